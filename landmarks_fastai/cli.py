@@ -1,0 +1,452 @@
+"""The command line: reads options, calls one function, prints. Everything heavy is imported late.
+
+The only room, beside the web page, that prints, exits and reads options.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from landmarks_fastai.errors import LandmarksError, UserError
+
+if TYPE_CHECKING:
+    from landmarks_fastai.config import Recipe
+    from landmarks_fastai.evaluation import Report
+    from landmarks_fastai.training.run import Outcome
+
+# typer's own copy of click has no public name; BadParameter's ancestors have been the same for ten years
+ClickError: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    help="Train, judge and run facial landmark detectors. Add --debug to any command for the traceback.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+RUNS = Path("runs")
+
+ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", help="A recipe's name (see configs/) or YAML file.")
+]
+SetOption = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", help="Any other option of the recipe, as key.sub=value. Repeatable."),
+]
+DataOption = Annotated[
+    Optional[str],
+    typer.Option("--data", help="kaggle, synthetic, or a path: Kaggle's zip or CSV, or your CSV and images."),
+]
+SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of everything that is drawn.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+TrustOption = Annotated[bool, typer.Option("--trust-pickle", help="Open a .pkl, which can run any code.")]
+
+
+def main() -> None:
+    """Run the app; every error that is ours becomes one line on stderr and an exit code."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.exit(run(arguments, debug))
+
+
+def run(arguments: list[str], debug: bool = False) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        0 if all went well, 1 if a run failed, 2 if the input was wrong.
+    """
+    try:
+        code = app(arguments, prog_name="landmarks-fastai", standalone_mode=False)
+        return int(code or 0)
+    except LandmarksError as error:
+        message, status = str(error), error.exit_code
+    except ClickError as error:
+        message, status = getattr(error, "format_message", error.__str__)(), 2
+        if not message:  # a command without arguments shows its help
+            return status
+    except (KeyboardInterrupt, typer.Abort):
+        message, status = "stopped", 1
+    except Exception as error:
+        message, status = f"{type(error).__name__}: {error} (a fault of ours; --debug shows where)", 1
+    if debug:
+        traceback.print_exc()
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+@app.command()
+def train(
+    config: ConfigOption = "default",
+    arch: Annotated[Optional[str], typer.Option("--arch", help="resnet18, resnet34, resnet50 …")] = None,
+    epochs: Annotated[
+        Optional[int], typer.Option("--epochs", help="How often to go through the faces.")
+    ] = None,
+    batch_size: Annotated[Optional[int], typer.Option("--batch-size", help="Faces a step.")] = None,
+    lr: Annotated[
+        Optional[float], typer.Option("--lr", help="Highest learning rate of the schedule.")
+    ] = None,
+    seed: SeedOption = None,
+    data: DataOption = None,
+    out: Annotated[Optional[Path], typer.Option("--out", help="Run folder. Default: runs/RECIPE.")] = None,
+    device: Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    workers: Annotated[Optional[int], typer.Option("--workers", help="Processes that make batches.")] = None,
+    reduce_data: Annotated[
+        bool, typer.Option("--reduce-data", help="Keep 200 faces, for a quick try.")
+    ] = False,
+    settings: SetOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run that stands in --out.")
+    ] = False,
+    resume: Annotated[
+        Optional[Path],
+        typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run; no other option."),
+    ] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Only find a learning rate, and save its plot.")
+    ] = False,
+) -> None:
+    """Train a model and write its run folder.
+
+    Examples
+    --------
+      landmarks-fastai train
+
+      landmarks-fastai train --config quick --data synthetic
+
+      landmarks-fastai train --arch resnet34 --epochs 30 --lr 0.002
+
+      landmarks-fastai train --data my_points.csv --set augment.rotate=45
+
+      landmarks-fastai train --resume runs/default
+    """
+    overrides = {
+        "model.arch": arch,
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "training.schedule.max_lr": lr,
+        "seed": seed,
+        "data.source": data,
+        "data.limit": 200 if reduce_data else None,
+        "training.device": device,
+        "training.workers": workers,
+    }
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if resume is not None and (given or settings or out or overwrite or find_lr or config != "default"):
+        raise UserError("--resume goes on with the run's own recipe and takes no other option")
+    from landmarks_fastai.config import load_recipe
+
+    if resume is not None:
+        _say("loading …")
+        outcome = _resume(resume)
+    else:
+        recipe = load_recipe(config, given, settings or [])
+        _say("loading …")
+        from landmarks_fastai.training.run import next_folder
+
+        folder = out or next_folder(RUNS, Path(config).stem)
+        if find_lr:
+            _find_lr(recipe, folder)
+            return
+        outcome = _train(recipe, folder, overwrite)
+    _print_outcome(outcome)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Run folder or model file.")],
+    data: DataOption = None,
+    out: Annotated[
+        Optional[Path], typer.Option("--out", help="Folder for the report. Default: beside the model.")
+    ] = None,
+    rows: Annotated[
+        str, typer.Option("--rows", help="auto (only faces that the model has not trained on) or all.")
+    ] = "auto",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored face.")] = False,
+    device: DeviceOption = "auto",
+    trust_pickle: TrustOption = False,
+) -> None:
+    """Judge a model on labelled faces: numbers by point, the CED curve, the 16 worst faces.
+
+    On the data that the model was trained with, only its validation faces are judged.
+
+    Examples
+    --------
+      landmarks-fastai evaluate runs/default
+
+      landmarks-fastai evaluate runs/default/model.onnx --data my_points.csv --out report
+    """
+    if rows not in ("auto", "all"):
+        raise UserError(f"--rows {rows}: choose auto or all")
+    from landmarks_fastai.inference.modelfile import resolve_model
+    from landmarks_fastai.inference.predictor import Predictor
+    from landmarks_fastai.tasks.evaluate import evaluate_model, unseen_rows
+
+    path = resolve_model(model)
+    predictor = Predictor.open(path, device, trust_pickle)
+    table = _table_for(predictor.header.recipe, data)
+    unseen = unseen_rows(path.parent, table) if rows == "auto" else None
+    if unseen is not None:
+        table = table.rows(unseen)
+        _say(f"judging the {len(table):,} faces that the model did not train on (--rows all takes every one)")
+    folder = out or path.parent / "evaluation"
+    report = evaluate_model(predictor, table, folder, flip)
+    _print_report(report)
+    _say(f"written to {folder}: metrics.json, faces.csv, ced.png, points.png, worst.png")
+
+
+@app.command()
+def predict(
+    images: Annotated[Optional[list[str]], typer.Argument(help="Pictures, folders or patterns.")] = None,
+    model: Annotated[
+        Optional[Path], typer.Option("--model", help="Run folder or model file. Default: newest run.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the drawings and points.")] = Path(
+        "predictions"
+    ),
+    json: Annotated[bool, typer.Option("--json", help="Write points.json (the default).")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write points.csv.")] = False,
+    box: Annotated[
+        Optional[str],
+        typer.Option("--box", help="The face's edges, x0,y0,x1,y1 px. Default: the middle square."),
+    ] = None,
+    use_dataset: Annotated[
+        bool, typer.Option("--use-dataset", help="Show the first 3 faces of --data, prediction beside truth.")
+    ] = False,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+    trust_pickle: TrustOption = False,
+) -> None:
+    """Find the points in pictures, draw them and write them down.
+
+    Examples
+    --------
+      landmarks-fastai predict photo.jpg
+
+      landmarks-fastai predict photos/ 'more/*.png' --model runs/default --csv --out found
+
+      landmarks-fastai predict group.jpg --box 120,80,300,260
+
+      landmarks-fastai predict --use-dataset --data synthetic
+    """
+    if use_dataset == bool(images):
+        raise UserError("name at least one picture, or --use-dataset instead")
+    if not use_dataset and data is not None:
+        raise UserError("--data goes with --use-dataset; pictures are named without it")
+    if use_dataset and (json or csv or box):
+        raise UserError("--json, --csv and --box go with pictures, not with --use-dataset")
+    edges = None if box is None else _parse_box(box)
+    from landmarks_fastai.inference.images import find_images
+    from landmarks_fastai.inference.modelfile import newest_model
+    from landmarks_fastai.inference.predictor import Predictor
+
+    paths = find_images(images or []) if images else []
+    chosen = model or newest_model(RUNS)
+    predictor = Predictor.open(chosen, device, trust_pickle)
+    _say(f"model: {chosen}")
+    if use_dataset:
+        from landmarks_fastai.tasks.predict import predict_first_faces
+
+        _say(f"drawn: {predict_first_faces(predictor, _table_for(predictor.header.recipe, data), out)}")
+        return
+    from landmarks_fastai.tasks.predict import predict_images, write_points_csv, write_points_json
+
+    errors: list[UserError] = []
+    found = []
+    for one in predict_images(predictor, paths, out, box=edges, failed=errors.append):
+        found.append(one)
+        _say(f"drawn: {one.drawing}")
+    if found and (json or not csv):
+        write_points_json(out / "points.json", found, predictor)
+        _say(f"points: {out / 'points.json'}")
+    if found and csv:
+        write_points_csv(out / "points.csv", found, predictor)
+        _say(f"points: {out / 'points.csv'}")
+    for error in errors[:-1]:
+        print(f"error: {error}", file=sys.stderr)
+    if errors:
+        raise errors[-1]
+
+
+@app.command()
+def submit(
+    model: Annotated[Path, typer.Argument(help="Run folder or model file.")],
+    data: Annotated[
+        str, typer.Option("--data", help="kaggle, Kaggle's zip, or a folder with its files.")
+    ] = "kaggle",
+    out: Annotated[Path, typer.Option("--out", help="The CSV to write.")] = Path("submission.csv"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    device: DeviceOption = "auto",
+    trust_pickle: TrustOption = False,
+) -> None:
+    """Write a submission for Kaggle's Facial Keypoints Detection.
+
+    Examples
+    --------
+      landmarks-fastai submit runs/default
+
+      landmarks-fastai submit runs/default --data facial-keypoints-detection.zip --out submission.csv
+    """
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} is there already; choose another --out or use --overwrite")
+    from landmarks_fastai.data.source import default_cache, fetch_kaggle
+    from landmarks_fastai.inference.predictor import Predictor
+    from landmarks_fastai.tasks.submit import write_submission
+
+    predictor = Predictor.open(model, device, trust_pickle)
+    with _download_bar() as progress:
+        source = fetch_kaggle(default_cache(), progress) if data == "kaggle" else Path(data)
+    _say(f"{write_submission(predictor, source, out):,} rows written to {out}")
+
+
+@app.command()
+def data(
+    source: DataOption = None,
+    config: ConfigOption = "default",
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the sheet of samples.")] = Path(
+        "data-report"
+    ),
+) -> None:
+    """Tell what a source of faces holds, and save a sheet of samples, raw and augmented.
+
+    Examples
+    --------
+      landmarks-fastai data --data synthetic
+
+      landmarks-fastai data --data my_points.csv --config default --set augment=origin
+    """
+    from landmarks_fastai.config import load_recipe
+
+    given = {key: value for key, value in {"data.source": source, "seed": seed}.items() if value is not None}
+    recipe = load_recipe(config, given, settings or [])
+    from landmarks_fastai.data.split import split
+    from landmarks_fastai.data.summary import summarise
+    from landmarks_fastai.tasks.look import sample_sheet
+
+    table = _load(recipe)
+    _print_summary(summarise(table), table.source)
+    parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
+    groups = len(set(parts.groups.tolist()))
+    _say(f"near-duplicates: {len(table):,} rows in {groups:,} groups that a split keeps together")
+    _say(f"samples: {sample_sheet(table, recipe, out)}")
+
+
+@app.command()
+def recipes(
+    name: Annotated[Optional[str], typer.Argument(help="Show this recipe whole.")] = None,
+) -> None:
+    """List the recipes that come along, or show one with every default written out.
+
+    Examples
+    --------
+      landmarks-fastai recipes
+
+      landmarks-fastai recipes resnet34
+    """
+    from landmarks_fastai.config import dump_recipe, load_recipe, recipe_names
+
+    if name is not None:
+        print(dump_recipe(load_recipe(name)), end="")
+        return
+    for each in recipe_names():
+        recipe = load_recipe(each)
+        print(
+            f"{each:10} {recipe.model.arch}, {recipe.model.head.name}, {recipe.model.input_size} px,"
+            f" {recipe.augment.name}, {recipe.training.schedule.name}, {recipe.training.epochs} epochs"
+        )
+
+
+# --- what the commands share ---------------------------------------------------------------------
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _train(recipe: Recipe, folder: Path, overwrite: bool) -> Outcome:
+    from landmarks_fastai.data.source import default_cache
+    from landmarks_fastai.terminal import TrainingBar
+    from landmarks_fastai.training.run import train as start
+
+    with _download_bar() as progress, TrainingBar() as bar:
+        return start(recipe, folder, default_cache(), bar, overwrite=overwrite, progress=progress)
+
+
+def _resume(folder: Path) -> Outcome:
+    from landmarks_fastai.data.source import default_cache
+    from landmarks_fastai.terminal import TrainingBar
+    from landmarks_fastai.training.run import resume as go_on
+
+    with _download_bar() as progress, TrainingBar() as bar:
+        return go_on(folder, default_cache(), bar, progress=progress)
+
+
+def _find_lr(recipe: Recipe, folder: Path) -> None:
+    from landmarks_fastai.data.source import default_cache
+    from landmarks_fastai.training.run import find_lr
+
+    with _download_bar() as progress:
+        suggestion, plot = find_lr(recipe, folder, default_cache(), progress)
+    _say(f"suggested: --lr {suggestion:.2g}   plot: {plot}")
+
+
+def _load(recipe: Recipe) -> Any:
+    from landmarks_fastai.data.source import default_cache, load_table
+
+    with _download_bar() as progress:
+        return load_table(recipe.data, default_cache(), recipe.seed, progress)
+
+
+def _table_for(recipe: dict[str, Any], source: str | None) -> Any:
+    """Load the faces to judge a model by: those of its own recipe, or another source's, all of them."""
+    from landmarks_fastai.config import Recipe, check_recipe
+
+    own = check_recipe(recipe, "the model file's recipe") if recipe else Recipe()
+    if source is not None and source != own.data.source:
+        own = own.model_copy(update={"data": type(own.data)(source=source)})
+    return _load(own)
+
+
+def _parse_box(text: str) -> tuple[float, float, float, float]:
+    try:
+        x0, y0, x1, y1 = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--box {text}: write four numbers, x0,y0,x1,y1 in pixels") from None
+    if x1 <= x0 or y1 <= y0:
+        raise UserError(f"--box {text}: x1 and y1 must lie right of and below x0 and y0")
+    return x0, y0, x1, y1
+
+
+def _download_bar() -> Any:
+    from landmarks_fastai.terminal import download_bar
+
+    return download_bar()
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    _print_report(outcome.report)
+    folder = outcome.folder
+    if outcome.interrupted:
+        _say(f"stopped by you after {outcome.epochs} whole epochs; the model so far is usable.")
+        _say(f"go on with: landmarks-fastai train --resume {folder}")
+    _say(f"model: {folder / 'model.safetensors'}   all about the run: {folder}")
+
+
+def _print_report(report: Report) -> None:
+    from landmarks_fastai.terminal import print_report
+
+    print_report(report)
+
+
+def _print_summary(summary: Any, source: str) -> None:
+    from landmarks_fastai.terminal import print_summary
+
+    print_summary(summary, source)

@@ -1,0 +1,1 @@
+"""Every source of labelled faces becomes the same table."""

@@ -1,0 +1,294 @@
+"""From a picture, and the boxes of its faces, to points in the picture's own pixels.
+
+One framing serves every way in: a square, cut out and resized, whose pixels are led back exactly.
+Knows nothing about files of pictures, about finding faces, or about how a model was trained.
+
+Points are pixels, the centre of the top-left one at (0, 0). Boxes are edges, the top-left corner of
+that same pixel at (0, 0), so that the whole of a W x H picture is (0, 0, W, H).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.inference.images import MAX_PIXELS
+from landmarks_fastai.inference.modelfile import LoadedModel, ModelHeader, open_model
+from landmarks_fastai.schema import Schema
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Maps (B, S, S, C) bytes to (B, K, 2) points in pixels of these S x S images."""
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square in edge coordinates: its left and top edge, and its side."""
+
+    left: float
+    top: float
+    side: float
+
+    def to_picture(self, points: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+        """Lead (…, 2) points back to the picture from the `size` x `size` pixels this square became."""
+        # in float64: far to the right in a large picture, float32 would round twice
+        edges = (points.astype(np.float64) + 0.5) * (self.side / size) + (self.left, self.top)
+        return np.asarray(edges - 0.5, dtype=np.float32)
+
+
+class Predictor:
+    """A model that is ready to find points.
+
+    Parameters
+    ----------
+    header
+        What the model file says of itself.
+    run
+        The network: bytes in, pixels out.
+    device
+        Where it runs, in words.
+    """
+
+    def __init__(self, header: ModelHeader, run: Run, device: str = "cpu") -> None:
+        self.header = header
+        self.device = device
+        self._run = run
+
+    @classmethod
+    def open(cls, path: str | Path, device: str = "auto", trust_pickle: bool = False) -> Predictor:
+        """Open a model file or run folder; an ``.onnx`` needs no torch.
+
+        Parameters
+        ----------
+        path
+            What `open_model` takes.
+        device
+            "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+        trust_pickle
+            Open a ``.pkl``, which can run any code.
+
+        Raises
+        ------
+        UserError
+            If the file can't be opened, or the device is not there.
+        """
+        model = open_model(path, trust_pickle=trust_pickle, device=device)
+        if model.network is None:
+            return cls(model.header, *onnx_run(model))
+        chosen = torch_device(device)
+        return cls(model.header, torch_run(model.network, model.header, chosen), chosen)
+
+    @property
+    def schema(self) -> Schema:
+        """What the K points are called."""
+        return self.header.landmarks
+
+    def predict(
+        self, image: NDArray[np.uint8], boxes: ArrayLike | None = None, flip: bool = False
+    ) -> NDArray[np.float32]:
+        """Find the points of every boxed face.
+
+        Parameters
+        ----------
+        image
+            (H, W, 3) or (H, W, 1) or (H, W) uint8.
+        boxes
+            (B, 4) x0, y0, x1, y1, edges. Each is made square around its centre by its longer side; what
+            lies outside of the picture shows the nearest pixel of its edge. None: the largest square in
+            the middle of the picture.
+        flip
+            Average with the prediction on the mirrored face.
+
+        Returns
+        -------
+        NDArray
+            (B, K, 2) float32, x then y, pixels of `image`; B is 1 where no boxes are given.
+
+        Raises
+        ------
+        UserError
+            If a box is empty, endless or does not touch the picture, or the schema can't be mirrored.
+        """
+        return self._find([(image, square) for square in _squares(image, boxes)], batch_size=64, flip=flip)
+
+    def predict_crops(
+        self, images: NDArray[np.uint8], batch_size: int = 64, flip: bool = False
+    ) -> NDArray[np.float32]:
+        """Find the points in images that each show one face, as a table holds them.
+
+        Parameters
+        ----------
+        images
+            (N, S, S, C) uint8, C = 1 or 3.
+        batch_size
+            How many go through the network at once.
+        flip
+            Average with the prediction on the mirrored face.
+
+        Returns
+        -------
+        NDArray
+            (N, K, 2) float32, x then y, pixels of `images`.
+        """
+        if images.ndim != 4 or images.shape[1] != images.shape[2]:
+            raise UserError(f"face images must be (N, S, S, C), not {images.shape}")
+        whole = Square(0, 0, images.shape[1])
+        return self._find([(image, whole) for image in images], batch_size=batch_size, flip=flip)
+
+    def _find(
+        self, faces: Sequence[tuple[NDArray[np.uint8], Square]], batch_size: int, flip: bool
+    ) -> NDArray[np.float32]:
+        """Find the points of faces, each a square of a picture: (B, K, 2) in pixels of the pictures."""
+        if flip and not self.schema.flip_pairs:
+            raise UserError(f"flip: schema {self.schema.name} has no pairs of points that mirror each other")
+        size, channels = self.header.input_size, self.header.channels
+        found = np.empty((len(faces), len(self.schema), 2), np.float32)
+        for start in range(0, len(faces), batch_size):
+            batch = faces[start : start + batch_size]
+            crops = np.stack([frame(image, square, size, channels) for image, square in batch])
+            points = self._run(crops)
+            if flip:
+                points = (points + self._run_mirrored(crops)) * np.float32(0.5)
+            for row, (_, square) in enumerate(batch):
+                found[start + row] = square.to_picture(points[row], size)
+        return found
+
+    def _run_mirrored(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the network on the mirrored crops and mirror its points, and their names, back."""
+        mirrored = self._run(np.ascontiguousarray(crops[:, :, ::-1]))[:, list(self.schema.flip_index)]
+        mirrored[..., 0] = self.header.input_size - 1 - mirrored[..., 0]
+        return mirrored
+
+
+def frame(image: NDArray[np.uint8], square: Square, size: int, channels: int) -> NDArray[np.uint8]:
+    """Cut a square out of a picture and resize it, antialiased, with the picture's edge repeated outside.
+
+    Parameters
+    ----------
+    image
+        (H, W), (H, W, 1) or (H, W, 3) uint8.
+    square
+        Where; edges need not fall between pixels, and may lie outside of the picture.
+    size
+        S, the side of what is returned.
+    channels
+        1 (luma, as ITU-R 601-2 and so PIL weigh the colours) or 3.
+
+    Returns
+    -------
+    NDArray
+        (S, S, channels) uint8.
+    """
+    height, width = image.shape[:2]
+    # the filter reaches one source pixel, or one target pixel where that is larger, beyond the square
+    reach = ceil(max(1.0, square.side / size)) + 1
+    x0, y0 = floor(square.left) - reach, floor(square.top) - reach
+    x1, y1 = ceil(square.left + square.side) + reach, ceil(square.top + square.side) + reach
+    inside = image[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
+    if inside.ndim == 3 and inside.shape[2] == 1:
+        inside = inside[:, :, 0]
+    if inside.ndim == 3 and channels == 1:
+        inside = np.asarray(Image.fromarray(inside).convert("L"))
+    outside = [(max(-y0, 0), max(y1 - height, 0)), (max(-x0, 0), max(x1 - width, 0)), (0, 0)]
+    inside = np.pad(inside, outside[: inside.ndim], mode="edge")
+    left, top = square.left - x0, square.top - y0
+    resized = np.asarray(
+        Image.fromarray(inside).resize(
+            (size, size), Image.Resampling.BILINEAR, box=(left, top, left + square.side, top + square.side)
+        )
+    )
+    if resized.ndim == 2:
+        resized = resized[:, :, None]
+    return resized if resized.shape[2] == channels else np.repeat(resized, channels, axis=2)
+
+
+def torch_device(device: str) -> str:
+    """Return the name of the torch device that `device`, perhaps "auto", means.
+
+    Raises
+    ------
+    UserError
+        If this machine has no such device.
+    """
+    import torch
+
+    there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if device == "auto":
+        return there[1] if len(there) > 1 else "cpu"
+    chosen = "cuda:0" if device == "cuda" else device
+    if chosen not in there:
+        raise UserError(f"device {device!r} is not there; this machine's torch has: {', '.join(there)}")
+    return chosen
+
+
+def torch_run(network: nn.Module, header: ModelHeader, device: str) -> Run:
+    """Make a network with scaled points take bytes and answer in pixels."""
+    import torch
+
+    network = network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (header.mean, header.std))
+
+    def run(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            # (B, S, S, C) seen as (B, C, S, S) is channels_last already
+            image = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
+            scaled = network((image / 255 - mean) / std)
+            points = (scaled + 1) * (header.input_size / 2) - 0.5
+            result: NDArray[np.float32] = points.float().cpu().numpy()
+            return result
+
+    return run
+
+
+def onnx_run(model: LoadedModel) -> tuple[Run, str]:
+    """Make an ONNX session, which normalises by itself, take bytes; and say where it runs."""
+    session: Any = model.session
+
+    def run(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        image = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32)
+        points: NDArray[np.float32] = session.run(["points"], {"image": image})[0]
+        return points
+
+    return run, "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+
+
+def _squares(image: NDArray[np.uint8], boxes: ArrayLike | None) -> list[Square]:
+    """Make boxes square, or none at all the largest square in the middle."""
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
+        raise UserError(f"a picture must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+    height, width = image.shape[:2]
+    if boxes is None:
+        side = min(height, width)
+        # on whole pixels, so that no pixel is blurred into the next for half a pixel's centring
+        return [Square((width - side) // 2, (height - side) // 2, side)]
+    rows = np.asarray(boxes, dtype=np.float64)
+    if rows.size == 0:
+        return []
+    if rows.ndim != 2 or rows.shape[1] != 4:
+        raise UserError(f"boxes must be (B, 4): x0, y0, x1, y1; not {rows.shape}")
+    squares = []
+    for x0, y0, x1, y1 in rows.tolist():
+        name = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+        if not np.isfinite((x0, y0, x1, y1)).all() or x1 <= x0 or y1 <= y0:
+            raise UserError(f"{name}: needs x0 < x1 and y0 < y1, in pixels")
+        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+            raise UserError(f"{name}: lies outside of the picture of {width} x {height} pixels")
+        side = max(x1 - x0, y1 - y0)
+        if side**2 > MAX_PIXELS:
+            raise UserError(
+                f"{name}: more than {MAX_PIXELS // 10**6} million pixels; draw it around one face"
+            )
+        squares.append(Square((x0 + x1 - side) / 2, (y0 + y1 - side) / 2, side))
+    return squares

@@ -1,0 +1,194 @@
+"""The network: a ResNet body that keeps its stages, and a head that turns them into points.
+
+Pure torch, so that training (through fastai's vision_learner) and inference build the very same
+modules with the same weight names. Knows nothing about files, images or labels.
+
+Points leave every head as (B, K, 2), x then y, scaled so that the image's edges are -1 and 1: the
+centre of pixel x of an S pixel wide image lies at (x + 0.5) / S * 2 - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from landmarks_fastai.errors import UserError, nearest
+
+
+class Stages(nn.Sequential):
+    """A ResNet without its pooling and classifier, whose forward returns its four stages.
+
+    A Sequential, so that fastai's ``m[0][:6]`` still splits it into parameter groups.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """Return (B, C, S/4, S/4), (…, S/8), (…, S/16) and (…, S/32)."""
+        x = x.as_subclass(Tensor)  # fastai's TensorImage is not meant for what follows
+        stages = []
+        for index, layer in enumerate(self):
+            x = layer(x)
+            if index >= 4:
+                stages.append(x)
+        return tuple(stages)
+
+
+def cut_resnet(model: nn.Module) -> Stages:
+    """Keep a torchvision ResNet's stem and four stages, as fastai cuts it."""
+    return Stages(*list(model.children())[:-2])
+
+
+def stage_widths(body: nn.Sequential) -> tuple[int, ...]:
+    """Channels of the four stages, read from the last convolution of each."""
+    widths = []
+    for stage in list(body)[4:]:
+        convolutions = [module for module in stage[-1].modules() if isinstance(module, nn.Conv2d)]
+        widths.append(convolutions[-1].out_channels)
+    return tuple(widths)
+
+
+class LinReluLin(nn.Module):
+    """The origin's head: global average pooling, Linear, ReLU, Linear."""
+
+    def __init__(self, widths: tuple[int, ...], n_points: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(widths[-1], hidden)
+        self.points = nn.Linear(hidden, 2 * n_points)
+
+    def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
+        """Return points (B, K, 2)."""
+        pooled = stages[-1].mean((2, 3))
+        out: Tensor = self.points(functional.relu(self.hidden(pooled)))
+        return out.float().unflatten(1, (-1, 2))
+
+    def start_at(self, mean_points: Tensor) -> None:
+        """Make the untrained head answer (K, 2) `mean_points` for every face."""
+        nn.init.zeros_(self.points.weight)
+        with torch.no_grad():
+            self.points.bias.copy_(mean_points.flatten())
+
+
+class Linear(nn.Module):
+    """Global average pooling and one Linear."""
+
+    def __init__(self, widths: tuple[int, ...], n_points: int) -> None:
+        super().__init__()
+        self.points = nn.Linear(widths[-1], 2 * n_points)
+
+    def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
+        """Return points (B, K, 2)."""
+        out: Tensor = self.points(stages[-1].mean((2, 3)))
+        return out.float().unflatten(1, (-1, 2))
+
+    start_at = LinReluLin.start_at
+
+
+class SoftArgmax(nn.Module):
+    """One heatmap a point over the fused stages; the point is the heatmap's mean.
+
+    The stages are fused from the coarsest to the finest as in a feature pyramid (Lin et al. 2017). The
+    mean of a softmax over pixels is integral regression (Sun et al. 2018), also known as DSNT (Nibali et
+    al. 2018). It keeps where things are, which pooling throws away.
+    """
+
+    def __init__(self, widths: tuple[int, ...], n_points: int, width: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in widths)
+        self.heatmaps = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, n_points, 1),
+        )
+
+    def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
+        """Return points (B, K, 2)."""
+        fused: Tensor = self.lateral[-1](stages[-1])
+        for lateral, stage in zip(reversed(self.lateral[:-1]), reversed(stages[:-1]), strict=True):
+            fused = functional.interpolate(fused, size=stage.shape[-2:], mode="bilinear") + lateral(stage)
+        heatmaps: Tensor = self.heatmaps(fused).float()
+        height, width = heatmaps.shape[-2:]
+        mass = heatmaps.flatten(2).softmax(-1).unflatten(2, (height, width))
+        return torch.stack([_mean_along(mass.sum(2)), _mean_along(mass.sum(3))], -1)
+
+    def start_at(self, mean_points: Tensor) -> None:
+        """Begin at the middle: a heatmap has no bias that stands for a place."""
+
+
+def _mean_along(mass: Tensor) -> Tensor:
+    """Return the mean place (B, K) of (B, K, n) cells that lie side by side from edge -1 to edge 1."""
+    n = mass.shape[-1]
+    centres = (torch.arange(n, device=mass.device, dtype=mass.dtype) + 0.5) * (2 / n) - 1
+    return (mass * centres).sum(-1)
+
+
+HEADS: Mapping[str, Callable[..., nn.Module]] = {
+    "lin-relu-lin": LinReluLin,
+    "linear": Linear,
+    "soft-argmax": SoftArgmax,
+}
+
+
+def build_head(head: Mapping[str, Any], widths: tuple[int, ...], n_points: int) -> nn.Module:
+    """Build the head that a recipe names: ``{"name": "lin-relu-lin", "hidden": 256}``.
+
+    Raises
+    ------
+    UserError
+        If there is no head of that name, or it has no such option.
+    """
+    options = dict(head)
+    name = str(options.pop("name", ""))
+    if name not in HEADS:
+        raise UserError(f"no head is called {name!r}; {nearest(name, HEADS)}")
+    try:
+        return HEADS[name](widths, n_points, **options)
+    except TypeError as error:
+        raise UserError(f"head {name!r} can't be built with {options}: {error}") from error
+
+
+def resnet(arch: str) -> Callable[..., nn.Module]:
+    """Return torchvision's builder of the ResNet called `arch`.
+
+    Raises
+    ------
+    UserError
+        If torchvision has no ResNet of that name.
+    """
+    known = [name for name in torchvision.models.list_models() if "resne" in name and "quantized" not in name]
+    if arch not in known:
+        raise UserError(f"no architecture is called {arch!r}; {nearest(arch, known)}")
+    builder: Callable[..., nn.Module] = torchvision.models.get_model_builder(arch)
+    return builder
+
+
+def build_network(arch: str, head: Mapping[str, Any], n_points: int, channels: int) -> nn.Module:
+    """Build the network that vision_learner built in training, without fastai and without weights.
+
+    Parameters
+    ----------
+    arch
+        The name of a torchvision ResNet.
+    head
+        What the recipe says of the head.
+    n_points
+        K.
+    channels
+        1 for gray, 3 for RGB.
+
+    Returns
+    -------
+    nn.Module
+        Maps (B, channels, S, S) float32 normalised images to (B, K, 2) float32 scaled points.
+    """
+    body = cut_resnet(resnet(arch)(weights=None))
+    stem = body[0]
+    if channels != stem.in_channels:
+        body[0] = nn.Conv2d(channels, stem.out_channels, 7, stride=2, padding=3, bias=False)
+    return nn.Sequential(body, build_head(head, stage_widths(body), n_points))

@@ -1,0 +1,93 @@
+"""Judge a model on labelled faces, and write numbers and pictures that say how well it does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landmarks_fastai.data.table import FaceTable
+from landmarks_fastai.drawing import ced_figure, point_error_figure, save_png, sheet
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.evaluation import Report, evaluate_points
+from landmarks_fastai.files import write_json, write_text
+from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.schema import Schema
+
+WORST = 16
+
+
+def unseen_rows(run: Path, table: FaceTable) -> NDArray[np.int64] | None:
+    """Return the rows of `table` that the run in folder `run` validated on, if it trained on this table.
+
+    Returns
+    -------
+    NDArray or None
+        Row numbers; None where the run used other data, so that every row is new to it.
+    """
+    if not (run / "data.json").is_file():
+        return None
+    data = json.loads((run / "data.json").read_text(encoding="utf-8"))
+    if data["sha256"] != table.digest:
+        return None
+    if data["rows"] != len(table):
+        raise UserError(
+            f"{run}/data.json: the model was trained on {data['rows']} of these rows, so which are new to it"
+            " can't be told by number; evaluate on other data, or with --rows all"
+        )
+    return np.array(data["split"]["valid"], dtype=np.int64)
+
+
+def evaluate_model(predictor: Predictor, table: FaceTable, out: Path, flip: bool = False) -> Report:
+    """Predict every face of `table`, and write the report into the folder `out`.
+
+    Writes metrics.json, faces.csv (the error of each face), ced.png, points.png and worst.png.
+
+    Raises
+    ------
+    UserError
+        If the model's points are not the table's.
+    """
+    shared = check_schema(predictor.schema, table.schema)
+    points = predictor.predict_crops(table.images, flip=flip)[:, list(shared)]
+    report = evaluate_points(points, table.points, table.schema, table.complete, table.size)
+    write_json(out / "metrics.json", {"source": table.source, "sha256": table.digest, **report.to_dict()})
+    rows = [
+        f"{_quoted(name)},{'' if np.isnan(value) else f'{value:.6f}'}"
+        for name, value in zip(table.names, report.nme, strict=True)
+    ]
+    write_text(out / "faces.csv", "\n".join(["face,nme", *rows]) + "\n")
+    if np.isfinite(report.nme).any():
+        save_png(out / "ced.png", ced_figure({predictor.header.arch: report.nme}))
+        worst = np.array(report.worst(WORST), dtype=np.int64)
+        faces = table.rows(worst)
+        titles = [f"{name}: {value:.1%}" for name, value in zip(faces.names, report.nme[worst], strict=True)]
+        picture = sheet(
+            faces.images, points[worst], table.schema, truth=faces.points, titles=titles, columns=4
+        )
+        save_png(out / "worst.png", picture)
+    save_png(out / "points.png", point_error_figure(report.points))
+    return report
+
+
+def check_schema(predicted: Schema, wanted: Schema) -> tuple[int, ...]:
+    """Return where each wanted point stands among the predicted ones.
+
+    Raises
+    ------
+    UserError
+        If the model does not know one of them.
+    """
+    missing = [name for name in wanted.points if name not in predicted.points]
+    if missing:
+        raise UserError(
+            f"the model finds the points of {predicted.name}, and not {missing[0]!r}"
+            f" ({len(missing)} of {len(wanted)} points of {wanted.name} are unknown to it); use other --data"
+        )
+    return predicted.indices(wanted.points)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if "," in name else name

@@ -1,0 +1,132 @@
+"""How the command line shows things: bars in a terminal, plain lines in a log, tables in both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from landmarks_fastai.data.summary import Summary
+from landmarks_fastai.evaluation import Report, Scores
+
+
+class TrainingBar:
+    """Loss, rate and time left in a terminal; an epoch a line, there and in a log."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.bar: Progress | None = None
+        self.task: int | None = None
+        self.started = time.monotonic()
+
+    def __enter__(self) -> TrainingBar:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, markup=False)
+
+    def batch(self, done: int, total: int, loss: float, lr: float) -> None:
+        """Move the bar, in a terminal."""
+        if not self.console.is_terminal:
+            return
+        if self.bar is None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+            )
+            self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task("", total=total, completed=done - 1)
+        if self.task is not None:
+            self.bar.update(self.task, completed=done, description=f"loss {loss:.4f}  lr {lr:.2e}")  # type: ignore[arg-type]
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Print an epoch's numbers."""
+        self.note(
+            f"epoch {row['epoch']:3.0f}  train loss {row['train_loss']:.4f}  valid loss {row['valid_loss']:.4f}"
+            f"  rmse {row['rmse']:.3f} px  nme {row['nme']:.2%}  lr {row['lr']:.2e}  {row['seconds']:.1f} s"
+        )
+
+
+@contextmanager
+def download_bar() -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a function that is told of bytes done and in all, and shows a bar from the first on."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    task = None
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal task
+        if task is None:
+            bar.start()
+            task = bar.add_task("", total=total)
+        bar.update(task, completed=done, total=total)
+        if total is not None and done >= total:
+            bar.stop()
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def print_report(report: Report) -> None:
+    """Print the scores over all, complete and partial rows, and by point."""
+    console = Console(highlight=False)
+    by = "inter-ocular" if report.normaliser == "inter_ocular" else "box"
+    table = Table(title=f"px of {report.image_size} px images; NME by {by} distance", title_justify="left")
+    for column in ("faces", "", "RMSE", "L1", "NME", "fail 8 %", "fail 10 %", "AUC 8 %", "AUC 10 %"):
+        table.add_column(column, justify="right")
+    for name, scores in (("all", report.overall), ("complete", report.complete), ("partial", report.partial)):
+        if scores.faces:
+            table.add_row(str(scores.faces), name, *_cells(scores, report.normaliser))
+    console.print(table)
+    points = Table()
+    for column in ("point", "labelled", "mean px", "RMSE px", "95 % px"):
+        points.add_column(column, justify="left" if column == "point" else "right")
+    for point in report.points:
+        numbers = (point.mean_distance, point.rmse, point.p95)
+        points.add_row(point.name, str(point.labelled), *(f"{number:.2f}" for number in numbers))
+    console.print(points)
+
+
+def _cells(scores: Scores, normaliser: str) -> list[str]:
+    nme = scores.nme_inter_ocular if normaliser == "inter_ocular" else scores.nme_box
+    shares = [nme, scores.failure_rate_8, scores.failure_rate_10]
+    return [
+        f"{scores.rmse:.3f}",
+        f"{scores.l1:.3f}",
+        *(f"{share:.2%}" for share in shares),
+        f"{scores.auc_8:.3f}",
+        f"{scores.auc_10:.3f}",
+    ]
+
+
+def print_summary(summary: Summary, source: str) -> None:
+    """Print what `data` found out."""
+    raise NotImplementedError

@@ -1,0 +1,236 @@
+"""Augmentation of a whole batch at once, on its device: every step moves image and points together.
+
+Works on pixels: (x, y), the centre of the top-left pixel is (0, 0). One matrix carries all that is
+geometric, so that the image is sampled once. Knows nothing about recipes' files or about scaling
+points for the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from fastai.vision.all import ItemTransform, TensorImage, TensorPoint
+from torch import Tensor
+from torch.nn import functional
+
+from landmarks_fastai.config import Augment, NoAugment, OriginAugment, StandardAugment
+from landmarks_fastai.errors import UserError
+
+# --- geometry ------------------------------------------------------------------------------------
+
+
+def uniform(low: float, high: float, images: Tensor) -> Tensor:
+    """Draw one number for each image: (B,)."""
+    return torch.empty(len(images), device=images.device).uniform_(low, high)
+
+
+def translation(x: Tensor, y: Tensor) -> Tensor:
+    """Return (B, 3, 3) matrices that move points by `x` and `y` pixels, both (B,)."""
+    matrix = torch.eye(3, device=x.device).repeat(len(x), 1, 1)
+    matrix[:, 0, 2], matrix[:, 1, 2] = x, y
+    return matrix
+
+
+def turn_and_scale(angle: Tensor, scale: Tensor, mirror: Tensor) -> Tensor:
+    """Return (B, 3, 3) matrices about the origin: mirror first, then turn by `angle` radians and scale."""
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    sign = torch.where(mirror, -1.0, 1.0)
+    matrix = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
+    matrix[:, 0, 0], matrix[:, 0, 1] = cos * sign, -sin
+    matrix[:, 1, 0], matrix[:, 1, 1] = sin * sign, cos
+    return matrix
+
+
+def about_centres(matrix: Tensor, size_in: int, size_out: int) -> Tensor:
+    """Apply (B, 3, 3) `matrix` about the image's centre, and bring that to the output's centre."""
+    ones = torch.ones(len(matrix), device=matrix.device)
+    centre_in, centre_out = (size_in - 1) / 2 * ones, (size_out - 1) / 2 * ones
+    return translation(centre_out, centre_out) @ matrix @ translation(-centre_in, -centre_in)
+
+
+def warp_points(points: Tensor, matrix: Tensor, size: int) -> Tensor:
+    """Move (B, K, 2) points with (B, 3, 3) `matrix`; NaN for those that leave a frame of `size` px."""
+    moved = points @ matrix[:, :2, :2].transpose(1, 2) + matrix[:, None, :2, 2]
+    outside = ((moved < -0.5) | (moved > size - 0.5)).any(-1, keepdim=True)
+    return moved.masked_fill(outside, math.nan)
+
+
+def warp_images(images: Tensor, matrix: Tensor, size: int, noise: Tensor | None = None) -> Tensor:
+    """Sample (B, C, S, S) images where (B, 3, 3) `matrix` brings them, into (B, C, size, size).
+
+    Outside of the image its edge is repeated; for the rows that the mask `noise` (B,) picks, noise.
+    """
+    inverse = torch.linalg.inv(matrix)
+    line = torch.arange(size, device=images.device, dtype=matrix.dtype)
+    x = line.expand(size, size)
+    pixels = torch.stack([x, x.T, torch.ones_like(x)], -1).view(1, -1, 3)
+    source = (pixels @ inverse[:, :2].transpose(1, 2)).view(len(images), size, size, 2)
+    # grid_sample with align_corners=False puts the image's edges at -1 and 1
+    grid = (2 * source + 1) / images.shape[-1] - 1
+    out = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if noise is None or not noise.any():
+        return out
+    outside = (grid.abs() > 1).any(-1)[:, None] & noise[:, None, None, None]
+    return torch.where(outside, torch.rand_like(out), out)
+
+
+def mirror_labels(points: Tensor, mirror: Tensor, flip_index: Sequence[int]) -> Tensor:
+    """Swap left and right in the rows of (B, K, 2) `points` that the mask `mirror` (B,) picks."""
+    return torch.where(mirror[:, None, None], points[:, list(flip_index)], points)
+
+
+# --- light ---------------------------------------------------------------------------------------
+
+
+def _each(values: Tensor) -> Tensor:
+    """Shape (B,) so that it multiplies (B, C, S, S)."""
+    return values[:, None, None, None]
+
+
+def contrast_and_light(images: Tensor, contrast: Tensor, light: Tensor) -> Tensor:
+    """Multiply the distance from each image's mean by `contrast` and add `light`, both (B,)."""
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return (images - mean) * _each(contrast) + mean + _each(light)
+
+
+def colour(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+    """Scale and turn the chroma of RGB images; `hue` (B,) is in turns. Gray images stay as they are.
+
+    The turn is done in YIQ, where luma stays the same.
+    """
+    if images.shape[1] != 3:
+        return images
+    to_yiq = torch.tensor(
+        [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=images.device
+    )
+    cos, sin = torch.cos(2 * math.pi * hue) * saturation, torch.sin(2 * math.pi * hue) * saturation
+    chroma = torch.eye(3, device=images.device).repeat(len(images), 1, 1)
+    chroma[:, 1, 1], chroma[:, 1, 2], chroma[:, 2, 1], chroma[:, 2, 2] = cos, -sin, sin, cos
+    return torch.einsum("bij,bjhw->bihw", torch.linalg.inv(to_yiq) @ chroma @ to_yiq, images)
+
+
+def sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend with a smoothed copy: `factor` (B,) 0 is smooth, 1 the image, above 1 sharper."""
+    kernel = torch.tensor([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]], device=images.device) / 13
+    channels = images.shape[1]
+    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    smooth = functional.conv2d(padded, kernel.expand(channels, 1, 3, 3), groups=channels)
+    return smooth + (images - smooth) * _each(factor)
+
+
+def erase(images: Tensor, area: Tensor, chosen: Tensor) -> Tensor:
+    """Cover a rectangle of (B,) `area` (share of the image) with noise where `chosen` (B,) says so.
+
+    After Zhong et al. 2020, Random Erasing: the aspect lies between 0.3 and 3.3. The points below stay
+    labelled: a hidden eye is where it is.
+    """
+    size = images.shape[-1]
+    aspect = torch.exp(uniform(math.log(0.3), math.log(3.3), images))
+    width = ((area * aspect).sqrt() * size).clamp(max=size)
+    height = ((area / aspect).sqrt() * size).clamp(max=size)
+    left = uniform(0, 1, images) * (size - width)
+    top = uniform(0, 1, images) * (size - height)
+    line = torch.arange(size, device=images.device)
+    columns = (line >= left[:, None]) & (line < (left + width)[:, None])
+    rows = (line >= top[:, None]) & (line < (top + height)[:, None])
+    covered = rows[:, None, :, None] & columns[:, None, None, :] & _each(chosen)
+    return torch.where(covered, torch.rand_like(images), images)
+
+
+# --- the two augmentations -----------------------------------------------------------------------
+
+
+def standard(
+    images: Tensor, points: Tensor, size: int, flip_index: Sequence[int], options: StandardAugment
+) -> tuple[Tensor, Tensor]:
+    """Turn, scale, shift, mirror, light, contrast, blur and erase, all moderate."""
+    mirror = uniform(0, 1, images) < options.flip
+    angle = uniform(-options.rotate, options.rotate, images) * math.pi / 180
+    bound = math.log1p(options.scale)
+    scale = torch.exp(uniform(-bound, bound, images)) * size / images.shape[-1]
+    shift = [uniform(-options.shift, options.shift, images) * size for _ in range(2)]
+    matrix = translation(*shift) @ about_centres(turn_and_scale(angle, scale, mirror), images.shape[-1], size)
+    points = warp_points(mirror_labels(points, mirror, flip_index), matrix, size)
+    images = warp_images(images, matrix, size)
+    images = sharpness(images, (uniform(0, 1, images) >= options.blur).float())
+    contrast = torch.exp(uniform(-options.contrast, options.contrast, images))
+    images = contrast_and_light(images, contrast, uniform(-options.light, options.light, images))
+    images = erase(images, uniform(0.01, 0.1, images), uniform(0, 1, images) < options.erase)
+    return images.clamp(0, 1), points
+
+
+def origin(
+    images: Tensor, points: Tensor, size: int, flip_index: Sequence[int], options: OriginAugment
+) -> tuple[Tensor, Tensor]:
+    """Do what the origin did: light and sharpness, erasing, scale-up, placement, crop, full rotation."""
+    j = options.jitter
+    images = contrast_and_light(images * _each(uniform(1 - j, 1 + j, images)), uniform(1 - j, 1 + j, images),
+                                torch.zeros(len(images), device=images.device))  # fmt: skip
+    images = colour(images, uniform(1 - j, 1 + j, images), uniform(-min(j, 0.5), min(j, 0.5), images))
+    images = sharpness(images.clamp(0, 1), uniform(0, options.sharpness, images))
+    everywhere = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    images = erase(images, uniform(options.erase / 2, options.erase, images), everywhere).clamp(0, 1)
+    # the face, enlarged at random up to the whole frame, stands anywhere in it …
+    face = images.shape[-1]
+    side = uniform(min(face, size), size, images)
+    never = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    straight = torch.zeros(len(images), device=images.device)
+    matrix = about_centres(turn_and_scale(straight, side / face, never), face, size)
+    matrix = translation(*((size - side) * uniform(-0.5, 0.5, images) for _ in range(2))) @ matrix
+    # … then up to `crop` of the side is cut away at any side, and the rest fills the frame again …
+    kept = 1 - uniform(0, options.crop, images)
+    shift = [size * (1 - kept) * uniform(-0.5, 0.5, images) for _ in range(2)]
+    matrix = (
+        about_centres(turn_and_scale(straight, 1 / kept, never) @ translation(*shift), size, size) @ matrix
+    )
+    # … and the whole turns about its centre
+    angle = uniform(-options.rotate, options.rotate, images) * math.pi / 180
+    matrix = about_centres(turn_and_scale(angle, torch.ones_like(angle), never), size, size) @ matrix
+    noise = uniform(0, 1, images) < options.noise_fill
+    return warp_images(images, matrix, size, noise), warp_points(points, matrix, size)
+
+
+def unchanged(
+    images: Tensor, points: Tensor, size: int, flip_index: Sequence[int], options: NoAugment
+) -> tuple[Tensor, Tensor]:
+    """Leave the faces as they are."""
+    return images, points
+
+
+AUGMENTATIONS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "standard": standard,
+    "origin": origin,
+    "none": unchanged,
+}
+
+
+class AugmentBatch(ItemTransform):
+    """fastai's transform for training batches: (TensorImage 0…1, TensorPoint px) to the same at `size`.
+
+    Raises
+    ------
+    UserError
+        If faces are to be mirrored and the schema names no flip pairs.
+    """
+
+    order = 20  # after bytes became numbers (10), before the points are scaled and the image normalised
+    split_idx = 0
+
+    def __init__(self, options: Augment, size: int, flip_index: Sequence[int]) -> None:
+        super().__init__()
+        if isinstance(options, StandardAugment) and options.flip and list(flip_index) == sorted(flip_index):
+            raise UserError(
+                "augment.flip: the schema names no flip pairs, so a mirrored face would have left and right "
+                "wrong; name the points left_…/right_…, or set augment.flip=0"
+            )
+        self.options, self.size, self.flip_index = options, size, tuple(flip_index)
+
+    def encodes(self, batch: Any) -> Any:
+        """Augment (images, points)."""
+        images, points = (part.as_subclass(Tensor) for part in batch)
+        augment = AUGMENTATIONS[self.options.name]
+        images, points = augment(images, points, self.size, self.flip_index, self.options)
+        return TensorImage(images), TensorPoint(points)

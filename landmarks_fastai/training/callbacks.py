@@ -1,0 +1,213 @@
+"""Small fastai callbacks, one behaviour each, removable without a trace."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback, CancelFitException
+from fastai.learner import Metric
+from numpy.typing import NDArray
+from torch import Tensor
+
+Measure = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
+
+
+class PointMetric(Metric):
+    """A number over all validation points at once, in pixels of the source image.
+
+    Parameters
+    ----------
+    name
+        What the number is called in the history.
+    measure
+        From (N, K, 2) predicted and true points in pixels to the number.
+    size
+        Side of the source images, in pixels.
+    """
+
+    def __init__(self, name: str, measure: Measure, size: int) -> None:
+        self.label, self.measure, self.size = name, measure, size
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last epoch."""
+        self.predicted: list[Tensor] = []
+        self.true: list[Tensor] = []
+
+    def accumulate(self, learn: Any) -> None:
+        """Keep a batch's points."""
+        self.predicted.append(learn.pred.detach().as_subclass(Tensor).float().cpu())
+        self.true.append(learn.y.detach().as_subclass(Tensor).float().cpu())
+
+    @property
+    def value(self) -> float:
+        """The number over all that was kept."""
+        if not self.predicted:
+            return math.nan
+        both = (torch.cat(part).numpy() for part in (self.predicted, self.true))
+        predicted, true = ((part + 1) * (self.size / 2) - 0.5 for part in both)
+        return self.measure(predicted, true)
+
+    @property
+    def name(self) -> str:
+        """What fastai's tables call it."""
+        return self.label
+
+
+class Autocast(Callback):
+    """Run the forward pass in `dtype` on any device: fastai's MixedPrecision knows CUDA alone."""
+
+    order = 10
+
+    def __init__(self, device_type: str, dtype: torch.dtype) -> None:
+        self.device_type, self.dtype = device_type, dtype
+        self.context: torch.autocast | None = None
+
+    def before_batch(self) -> None:
+        """Enter."""
+        self.context = torch.autocast(self.device_type, dtype=self.dtype)
+        self.context.__enter__()
+
+    def after_pred(self) -> None:
+        """Leave, so that loss and metrics are computed in full precision."""
+        if self.context is not None:
+            self.context.__exit__(None, None, None)
+            self.context = None
+
+
+class AverageWeights(Callback):
+    """Validate and keep the exponential moving average of the weights (Polyak & Juditsky 1992).
+
+    Parameters
+    ----------
+    decay
+        Share of the average that stays at each iteration; smaller in the first iterations, so that the
+        random start is soon forgotten.
+    """
+
+    order = 70
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.average: dict[str, Tensor] | None = None
+        self.trained: dict[str, Tensor] | None = None
+
+    def before_fit(self) -> None:
+        """Start from the present weights, unless a checkpoint brought an average along."""
+        if self.average is None:
+            self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    @torch.no_grad()
+    def after_batch(self) -> None:
+        """Move the average towards the present weights."""
+        if not self.training or self.average is None:
+            return
+        done = self.train_iter  # TrainEvalCallback has counted this batch already
+        keep = min(self.decay, (1 + done) / (10 + done))
+        for name, value in self.model.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.average[name].lerp_(value, 1 - keep)
+            else:
+                self.average[name].copy_(value)
+
+    def before_validate(self) -> None:
+        """Put the average in."""
+        assert self.average is not None
+        self.trained = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average)
+
+    def after_validate(self) -> None:
+        """Train on with the trained weights."""
+        if self.trained is not None:
+            self.model.load_state_dict(self.trained)
+            self.trained = None
+
+
+def weights_to_keep(learn: Any) -> dict[str, Tensor]:
+    """Return the weights that validation saw: the moving average where there is one."""
+    averaging = getattr(learn, "average_weights", None)
+    weights: dict[str, Tensor] = learn.model.state_dict()
+    return averaging.average if averaging is not None and averaging.average is not None else weights
+
+
+class Reporter(Protocol):
+    """Who is told how training goes: the command line draws a bar, tests keep a list."""
+
+    def batch(self, done: int, total: int, loss: float, lr: float) -> None:
+        """Hear of an iteration."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Hear of an epoch's numbers."""
+
+
+class EpochLog(Callback):
+    """Keep each epoch's numbers as `rows`, and tell the reporter of every batch and epoch."""
+
+    order = 55  # after fastai's Recorder, before the checkpoints that keep the rows
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self.rows: list[dict[str, float]] = []
+
+    def before_epoch(self) -> None:
+        """Start the sums."""
+        self.started, self.sum, self.batches = time.perf_counter(), 0.0, 0
+
+    def after_batch(self) -> None:
+        """Add up the training loss."""
+        if self.training:
+            loss, lr = float(self.loss), float(self.opt.hypers[-1]["lr"])
+            self.sum += loss
+            self.batches += 1
+            self.reporter.batch(self.train_iter, self.n_iter * self.n_epoch, loss, lr)
+
+    def after_epoch(self) -> None:
+        """Keep the row."""
+        row = {
+            "epoch": self.epoch + 1,
+            "train_loss": self.sum / max(self.batches, 1),
+            "valid_loss": float(self.recorder.loss.value),
+            **{metric.name: float(metric.value) for metric in self.metrics},
+            "lr": float(self.opt.hypers[-1]["lr"]),
+            "seconds": round(time.perf_counter() - self.started, 2),
+        }
+        self.rows.append(row)
+        self.reporter.epoch(row)
+
+
+class StopOnInterrupt(Callback):
+    """Ctrl-C ends the run between two batches; a second one ends the program at once."""
+
+    order = 90
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def before_fit(self) -> None:
+        """Listen."""
+        try:
+            self.before = signal.signal(signal.SIGINT, self._hear)
+        except ValueError:  # not in the main thread: whoever runs us there handles signals
+            self.before = None
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def after_batch(self) -> None:
+        """End the run where it was asked for."""
+        if self.asked:
+            raise CancelFitException
+
+    def after_fit(self) -> None:
+        """Leave signals as they were."""
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)

@@ -1,0 +1,84 @@
+"""Losses over the labelled points alone.
+
+Every loss sees errors as shares of the image's side, so that its numbers mean the same at each input
+size. Knows nothing about pixels or schedules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from landmarks_fastai.config import L1Loss, Loss, MSELoss, SmoothL1Loss, WingLoss
+
+
+def l1(error: Tensor, options: L1Loss) -> Tensor:
+    """Absolute error."""
+    return error.abs()
+
+
+def mse(error: Tensor, options: MSELoss) -> Tensor:
+    """Squared error."""
+    return error.square()
+
+
+def smooth_l1(error: Tensor, options: SmoothL1Loss) -> Tensor:
+    """Squared up to `beta`, absolute beyond (Girshick 2015, Fast R-CNN, eq. 3)."""
+    return functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=options.beta)
+
+
+def wing(error: Tensor, options: WingLoss) -> Tensor:
+    """Return w ln(1 + |x| / ε) for |x| < w, else |x| - C (Feng et al. 2018, Wing Loss, eq. 5)."""
+    size = error.abs()
+    gap = options.width - options.width * math.log1p(options.width / options.curvature)
+    return torch.where(
+        size < options.width, options.width * torch.log1p(size / options.curvature), size - gap
+    )
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"l1": l1, "mse": mse, "smooth_l1": smooth_l1, "wing": wing}
+
+
+class MaskedLoss:
+    """The mean of a loss over all labelled coordinates of a batch.
+
+    A batch without a labelled point gives zero, with a gradient of zero, not NaN.
+
+    Parameters
+    ----------
+    options
+        Which loss, and its numbers.
+    """
+
+    def __init__(self, options: Loss) -> None:
+        self.options = options
+        self.reduction = "mean"  # fastai sets "none" here to get one loss a face
+
+    def __call__(self, predicted: Tensor, target: Tensor, reduction: str | None = None) -> Tensor:
+        """Compare (B, K, 2) scaled points; NaN in `target` is unlabelled.
+
+        Returns
+        -------
+        Tensor
+            One number, or (B,) where the reduction is "none".
+        """
+        plain, truth = predicted.as_subclass(Tensor), target.as_subclass(Tensor)
+        labelled = ~truth.isnan().any(-1, keepdim=True).expand_as(truth)
+        # the mask comes before the difference: a gradient through NaN is NaN even where it is dropped
+        error = torch.where(labelled, plain - torch.where(labelled, truth, plain.detach()), 0.0) / 2
+        values = LOSSES[self.options.name](error, self.options) * labelled
+        if (reduction or self.reduction) == "none":
+            return values.sum((1, 2)) / labelled.sum((1, 2)).clamp(min=1)
+        return values.sum() / labelled.sum().clamp(min=1)
+
+    def decodes(self, predicted: Tensor) -> Tensor:
+        """Return the prediction as it is: it is already made of points."""
+        return predicted
+
+    def activation(self, predicted: Tensor) -> Tensor:
+        """Return the prediction as it is: the heads have no last activation."""
+        return predicted

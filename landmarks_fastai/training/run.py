@@ -1,0 +1,329 @@
+"""A run from start to end, and the folder that tells what happened. The only room that writes there.
+
+Each step is a public function of another room; this one puts them in order.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from fastai.callback.core import Callback
+from fastai.learner import Learner
+from fastai.torch_core import set_seed
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from torch import Tensor
+
+from landmarks_fastai.config import Recipe, check_recipe, dump_recipe, load_recipe
+from landmarks_fastai.data.source import load_faces
+from landmarks_fastai.data.split import Split, split
+from landmarks_fastai.data.table import FaceTable
+from landmarks_fastai.drawing import history_figure, lr_find_figure, save_png, sheet
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.evaluation import Report, evaluate_points
+from landmarks_fastai.files import replacing, write_json, write_text
+from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, save_model
+from landmarks_fastai.inference.onnx_export import export_onnx
+from landmarks_fastai.training.callbacks import (
+    AverageWeights,
+    EpochLog,
+    Reporter,
+    StopOnInterrupt,
+    weights_to_keep,
+)
+from landmarks_fastai.training.card import model_card
+from landmarks_fastai.training.checkpoint import BEST, LAST, Checkpoint, Resume, epochs_from, read_tensors
+from landmarks_fastai.training.learner import build_learner, logging_callbacks
+from landmarks_fastai.training.schedules import ScheduleByStep
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    report
+        Scores on the validation faces, with the weights that were kept.
+    interrupted
+        Whether Ctrl-C ended it.
+    epochs
+        Epochs done.
+    """
+
+    folder: Path
+    report: Report
+    interrupted: bool
+    epochs: int
+
+
+class HistoryFile(Callback):
+    """Write history.csv after each epoch."""
+
+    order = 57
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def after_epoch(self) -> None:
+        """Write all rows anew: the file is never half a row."""
+        write_text(self.path, pd.DataFrame(self.learn.epoch_log.rows).to_csv(index=False))
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    cache: Path,
+    reporter: Reporter,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Train what `recipe` says into a new run folder.
+
+    Parameters
+    ----------
+    recipe
+        Every choice.
+    folder
+        The run folder; made if it is not there.
+    cache
+        Where fetched and parsed data is kept.
+    reporter
+        Told of batches and epochs.
+    overwrite
+        Whether a run that stands in `folder` may go. It stays until the new one is ready to train.
+    progress
+        Told of bytes while data is fetched.
+
+    Raises
+    ------
+    UserError
+        If the folder is taken or in use, or recipe or data are wrong.
+    RunError
+        If the folder can't be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
+        raise UserError(
+            f"{folder} holds something already; choose another --out, or use --overwrite or --resume"
+        )
+    with _locked(folder):
+        set_seed(recipe.seed, reproducible=True)
+        table = load_table(recipe, cache, progress)
+        parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
+        learn = build_learner(recipe, table, parts, folder)
+        watchers = logging_callbacks(recipe, folder)
+        _clear(folder)
+        write_text(folder / "config.yaml", dump_recipe(recipe))
+        write_json(folder / "data.json", describe_data(table, parts))
+        _tell(reporter, learn, parts)
+        return _fit(learn, recipe, table, parts, folder, reporter, watchers, None)
+
+
+def resume(folder: Path, cache: Path, reporter: Reporter, *, progress: Progress | None = None) -> Outcome:
+    """Go on with an interrupted run from its last checkpoint, to the result it would have had.
+
+    Raises
+    ------
+    UserError
+        If there is no run in `folder`, it is in use, or its data has changed since.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: there is no run to go on with (no config.yaml)")
+    with _locked(folder):
+        recipe = load_recipe(str(folder / "config.yaml"))
+        state = read_tensors(folder / "checkpoints" / LAST)
+        set_seed(recipe.seed, reproducible=True)
+        table = load_table(recipe, cache, progress)
+        parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
+        if json.loads((folder / "data.json").read_text()) != describe_data(table, parts):
+            raise UserError(
+                f"{folder}: {recipe.data.source} is not the data that this run began with; train anew"
+            )
+        learn = build_learner(recipe, table, parts, folder)
+        _tell(reporter, learn, parts)
+        watchers = logging_callbacks(recipe, folder)
+        return _fit(learn, recipe, table, parts, folder, reporter, watchers, state)
+
+
+def load_table(recipe: Recipe, cache: Path, progress: Progress | None = None) -> FaceTable:
+    """Load the faces that a recipe names, without the rows that it leaves out."""
+    data = recipe.data
+    table = load_faces(
+        data.source,
+        cache,
+        size=data.size,
+        frame=data.frame,
+        seed=recipe.seed,
+        count=data.count,
+        progress=progress,
+    )
+    if data.complete_only:
+        table = table.rows(table.complete)
+        if not len(table):
+            raise UserError(f"data.complete_only: no row of {table.source} has all points")
+    if data.limit is not None and data.limit < len(table):
+        chosen = np.random.default_rng(recipe.seed).permutation(len(table))[: data.limit]
+        table = table.rows(np.sort(chosen))
+    return table
+
+
+def describe_data(table: FaceTable, parts: Split) -> dict[str, Any]:
+    """Return what data.json holds: where the faces came from, their hash, and the whole split."""
+    return {"source": table.source, "sha256": table.digest, "rows": len(table), "split": parts.to_dict()}
+
+
+def find_lr(
+    recipe: Recipe, folder: Path, cache: Path, progress: Progress | None = None
+) -> tuple[float, Path]:
+    """Run fastai's learning rate finder.
+
+    Returns
+    -------
+    tuple[float, Path]
+        The rate it suggests (its "valley"), and where the plot was saved.
+    """
+    set_seed(recipe.seed, reproducible=True)
+    table = load_table(recipe, cache, progress)
+    parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
+    learn = build_learner(recipe, table, parts, folder)
+    learn.remove_cbs([ScheduleByStep, AverageWeights])
+    with learn.no_logging():
+        suggestion = float(learn.lr_find(show_plot=False).valley)
+    losses = [float(loss) for loss in learn.recorder.losses]
+    plot = folder / "lr_find.png"
+    save_png(plot, lr_find_figure([float(lr) for lr in learn.recorder.lrs], losses, suggestion))
+    return suggestion, plot
+
+
+# --- the steps of a run --------------------------------------------------------------------------
+
+
+def _fit(
+    learn: Learner,
+    recipe: Recipe,
+    table: FaceTable,
+    parts: Split,
+    folder: Path,
+    reporter: Reporter,
+    watchers: list[Callback],
+    state: dict[str, Any] | None,
+) -> Outcome:
+    log, interrupt = EpochLog(reporter), StopOnInterrupt()
+    checkpoint = Checkpoint(folder / "checkpoints", recipe.training.checkpoint_every)
+    callbacks = [log, HistoryFile(folder / "history.csv"), checkpoint, interrupt, *watchers]
+    start = nullcontext()
+    if state is not None:
+        callbacks.append(Resume(state))
+        start = epochs_from(learn, state["epoch"])
+    with start, learn.no_logging():
+        learn.fit(recipe.training.epochs, cbs=callbacks)
+    best = folder / "checkpoints" / BEST
+    kept = read_tensors(best)["weights"] if best.is_file() else weights_to_keep(learn)
+    learn.model.load_state_dict(kept)
+    report = _write_results(learn, table, parts, folder, log.rows)
+    return Outcome(folder, report, interrupt.asked, len(log.rows))
+
+
+def _write_results(
+    learn: Learner, table: FaceTable, parts: Split, folder: Path, rows: list[dict[str, float]]
+) -> Report:
+    faces = table.rows(parts.valid)
+    predicted = predict_valid(learn, table.size)
+    report = evaluate_points(predicted, faces.points, table.schema, faces.complete, table.size)
+    metrics = report.to_dict()
+    write_json(folder / "metrics.json", {"faces": "validation", **metrics})
+    if rows:
+        save_png(folder / "curves.png", history_figure(pd.DataFrame(rows)))
+    few = np.linspace(0, len(faces) - 1, min(16, len(faces))).astype(np.int64)
+    some = faces.rows(few)
+    titles = [f"{name}: {value:.1%}" for name, value in zip(some.names, report.nme[few], strict=True)]
+    picture = sheet(some.images, predicted[few], table.schema, truth=some.points, titles=titles, columns=4)
+    save_png(folder / "samples.png", picture)
+    learn.header = {**learn.header, "metrics": metrics["overall"]}
+    _write_models(learn, folder)
+    write_text(folder / "README.md", model_card(learn.header, report, describe_data(table, parts)))
+    return report
+
+
+def _write_models(learn: Learner, folder: Path) -> None:
+    """Write the model three times: for our own commands, for fastai, and for everything else."""
+    header = ModelHeader.from_dict(learn.header, folder / MODEL_NAME)
+    learn.model.cpu().eval().to(memory_format=torch.contiguous_format)
+    save_model(folder / MODEL_NAME, learn.model.state_dict(), header)
+    for callback in learn.cbs:
+        if isinstance(callback, AverageWeights):
+            callback.average = None  # the kept weights are the average: no second copy in the pickle
+    for metric in learn.metrics:
+        metric.reset()
+    with replacing(folder / "model.pkl") as part:
+        learn.export(part.absolute())
+    export_onnx(learn.model, header, folder / "model.onnx")
+
+
+def predict_valid(learn: Learner, size: int) -> NDArray[np.float32]:
+    """Predict the validation faces: (M, K, 2), pixels of the source images, which are `size` px wide."""
+    with learn.no_bar() if hasattr(learn, "no_bar") else nullcontext():
+        scaled, _ = learn.get_preds(ds_idx=1)
+    points: NDArray[np.float32] = scaled.as_subclass(Tensor).float().numpy()
+    return (points + 1) * (size / 2) - 0.5
+
+
+def _tell(reporter: Reporter, learn: Learner, parts: Split) -> None:
+    autocast = getattr(learn, "autocast", None)
+    precision = "float32" if autocast is None else str(autocast.dtype).removeprefix("torch.")
+    reporter.note(
+        f"{len(parts.train):,} faces to train, {len(parts.valid):,} to validate ({parts.kind} split);"
+        f" on {learn.dls.device} in {precision}"
+    )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the run folder: two runs in one folder would mix their files."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder} is in use by another run; wait for it, or choose another --out") from None
+    except OSError as error:
+        raise UserError(
+            f"{folder}: can't be made or written: {error.strerror}; choose another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # nothing came of it: leave no empty folder
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def next_folder(runs: Path, name: str) -> Path:
+    """Return runs/NAME, or runs/NAME-2, runs/NAME-3 … where that is taken."""
+    number = 1
+    while (folder := runs / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+__all__ = ["Outcome", "check_recipe", "find_lr", "load_table", "next_folder", "resume", "train"]

@@ -1,0 +1,252 @@
+"""Points come back to the picture's own pixels, whatever was cut out of it and however it was scaled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.inference.modelfile import ModelHeader
+from landmarks_fastai.inference.predictor import Predictor, Square, frame, torch_device, torch_run
+from landmarks_fastai.schema import Schema, schema_from_names
+
+ONE = Schema("one", ("spot",))
+EYES = schema_from_names("eyes", ["left_eye", "right_eye"])
+
+
+def make_header(size: int, channels: int = 3, schema: Schema = ONE) -> ModelHeader:
+    values = [0.5] * channels
+    return ModelHeader(
+        arch="a", head={}, channels=channels, input_size=size, mean=values, std=values, schema=schema
+    )
+
+
+def centroid(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Find the bright spot: a network that can't be wrong about where its pixels are."""
+    light = np.maximum(crops.astype(np.float64).mean(3) - 12, 0)
+    y, x = np.indices(light.shape[1:])
+    total = light.sum((1, 2))
+    return np.stack([(light * x).sum((1, 2)) / total, (light * y).sum((1, 2)) / total], 1)[:, None].astype(
+        np.float32
+    )
+
+
+def spot(width: int, height: int, x: float, y: float, sigma: float) -> NDArray[np.uint8]:
+    """Draw a soft spot at (x, y), pixels, on black."""
+    rows, columns = np.indices((height, width))
+    light = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+    return np.repeat(np.rint(255 * light).astype(np.uint8)[:, :, None], 3, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.sampled_from([32, 63, 96]),
+    scale=st.floats(0.5, 4),
+    cut=st.tuples(*[st.floats(-0.4, 0.2)] * 4),
+    place=st.tuples(st.floats(0.4, 0.6), st.floats(0.4, 0.6)),
+    shape=st.floats(0.5, 2),
+    channels=st.sampled_from([1, 3]),
+    flip=st.booleans(),
+)
+def test_a_spot_is_found_through_any_box(
+    size: int,
+    scale: float,
+    cut: tuple[float, float, float, float],
+    place: tuple[float, float],
+    shape: float,
+    channels: int,
+    flip: bool,
+) -> None:
+    side = size * scale
+    # by `cut`, the square lies inside of the picture or sticks out by a fifth of itself on any edge
+    left, top = -cut[0] * side, -cut[1] * side
+    width, height = int(left + side - cut[2] * side), int(top + side - cut[3] * side)
+    x, y = left + place[0] * side - 0.5, top + place[1] * side - 0.5
+    image = spot(width, height, x, y, sigma=max(0.04 * side, 1))
+    # a box of another shape around the same centre becomes the same square
+    thin = side * (1 - min(shape, 1 / shape)) / 2
+    shrink = (thin, 0) if shape < 1 else (0, thin)
+    box = (left + shrink[0], top + shrink[1], left + side - shrink[0], top + side - shrink[1])
+
+    schema = Schema("pair", ("a", "b"), flip_pairs=(("a", "b"),)) if flip else ONE
+    predictor = Predictor(
+        make_header(size, channels, schema), lambda crops: np.repeat(centroid(crops), len(schema), 1)
+    )
+    found = predictor.predict(image, [box], flip=flip)
+    assert found.shape == (1, len(schema), 2)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0, 0], (x, y), atol=0.1 * max(scale, 1))
+
+
+@pytest.mark.parametrize(("width", "height"), [(301, 200), (200, 301), (90, 90)])
+def test_without_boxes_the_middle_square_is_looked_at(width: int, height: int) -> None:
+    image = spot(width, height, width / 2 + 3.25, height / 2 - 7.5, sigma=8)
+    found = Predictor(make_header(64), centroid).predict(image)
+    np.testing.assert_allclose(found[0, 0], (width / 2 + 3.25, height / 2 - 7.5), atol=0.1)
+    # what lies further beyond the middle square than the filter reaches is not seen
+    image[:, : max(width - height - 10, 0) // 2] = image[: max(height - width - 10, 0) // 2] = 255
+    np.testing.assert_array_equal(Predictor(make_header(64), centroid).predict(image), found)
+
+
+def test_many_faces_keep_their_order() -> None:
+    places = [(20 + 37.5 * i, 30 + 11.25 * i) for i in range(150)]
+    image = np.zeros((1800, 5700, 3), np.uint8)
+    for x, y in places:
+        corner = int(x) - 15, int(y) - 15
+        area = image[max(corner[1], 0) : corner[1] + 32, max(corner[0], 0) : corner[0] + 32]
+        np.maximum(area, spot(32, 32, x - corner[0], y - corner[1], 2), out=area)
+    boxes = [(x - 14, y - 14, x + 15, y + 15) for x, y in places]
+    found = Predictor(make_header(32), centroid).predict(image, boxes)
+    np.testing.assert_allclose(found[:, 0], places, atol=0.1)
+
+
+@pytest.mark.parametrize("size", [48, 96, 131])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crops_of_a_table(size: int, channels: int) -> None:
+    places = [(30.25 + 5 * i, 60 - 3.5 * i) for i in range(7)]
+    images = np.stack([spot(96, 96, x, y, 4) for x, y in places])
+    predictor = Predictor(make_header(size, channels), centroid)
+    for shown in (images, images[..., :1]):
+        np.testing.assert_allclose(predictor.predict_crops(shown, batch_size=3)[:, 0], places, atol=0.1)
+    # the same faces, through the other door
+    np.testing.assert_array_equal(predictor.predict(images[0]), predictor.predict_crops(images[:1]))
+
+
+def test_no_faces_give_no_points() -> None:
+    predictor = Predictor(make_header(8), centroid)
+    assert predictor.predict(np.zeros((9, 9, 3), np.uint8), np.empty((0, 4))).shape == (0, 1, 2)
+    assert predictor.predict_crops(np.empty((0, 8, 8, 3), np.uint8)).shape == (0, 1, 2)
+
+
+def test_frame_cuts_exactly_and_repeats_the_edge() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
+    np.testing.assert_array_equal(frame(image, Square(2, 1, 5), 5, 3), image[1:6, 2:7])
+    padded = np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="edge")
+    np.testing.assert_array_equal(frame(image, Square(-3, -3, 8), 8, 3), padded[:8, :8])
+    np.testing.assert_array_equal(frame(image, Square(4, 2, 8), 8, 3), padded[5:13, 7:15])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    corner=st.tuples(st.floats(-30, 50), st.floats(-30, 40)),
+    side=st.floats(1, 90),
+    size=st.sampled_from([1, 8, 33]),
+)
+def test_frame_is_that_of_an_endless_picture(corner: tuple[float, float], side: float, size: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    endless = Image.fromarray(np.pad(image, ((300, 300), (300, 300), (0, 0)), mode="edge"))
+    left, top = corner[0] + 300, corner[1] + 300
+    box = (left, top, left + side, top + side)
+    expected = np.asarray(endless.resize((size, size), Image.Resampling.BILINEAR, box=box), dtype=int)
+    # PIL keeps boxes in float32, so far from the corner a value may round the other way
+    found = frame(image, Square(*corner, side), size, 3)
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_frame_is_antialiased() -> None:
+    checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    shrunk = frame(checks, Square(0, 0, 64), 8, 1)
+    assert np.abs(shrunk.astype(int) - 127).max() <= 5
+
+
+def test_colour_and_gray_become_each_other() -> None:
+    colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], np.uint8)
+    assert frame(colours, Square(0, 0, 2), 2, 1)[..., 0].tolist() == [[76, 150], [29, 9]]
+    for gray in (colours[..., 0], colours[..., :1]):
+        assert frame(gray, Square(0, 0, 2), 2, 3).tolist() == [[[255] * 3, [0] * 3], [[0] * 3, [9] * 3]]
+
+
+class ChannelMeans(nn.Module):
+    """Answers the mean of its three channels as y of its three points, and x = 0.5."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        assert image.is_contiguous(memory_format=torch.channels_last)
+        assert not self.training
+        assert torch.is_inference(image)
+        means = image.mean((2, 3))
+        return torch.stack([torch.full_like(means, 0.5), means], 2)
+
+
+def test_torch_normalises_each_channel_and_scales_back() -> None:
+    header = ModelHeader(
+        arch="a",
+        head={},
+        channels=3,
+        input_size=10,
+        mean=[0.2, 0.4, 0.5],
+        std=[1, 2, 0.5],
+        schema=Schema("rgb", ("r", "g", "b")),
+    )
+    run = torch_run(ChannelMeans(), header, "cpu")
+    found = run(np.full((2, 10, 10, 3), (51, 153, 255), np.uint8))
+    scaled = np.array([(0.2 - 0.2) / 1, (0.6 - 0.4) / 2, (1 - 0.5) / 0.5])
+    np.testing.assert_allclose(found[1, :, 1], (scaled + 1) * 5 - 0.5, atol=1e-5)
+    # 0.5 is three quarters of the way from one edge to the other
+    np.testing.assert_allclose(found[1, :, 0], 7.0, atol=1e-5)
+
+
+def test_flip_averages_with_the_mirrored_face() -> None:
+    def stubborn(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.tile(np.array([[[6, 3], [1, 5]]], np.float32), (len(crops), 1, 1))
+
+    predictor = Predictor(make_header(10, schema=EYES), stubborn)
+    image = np.zeros((10, 10, 3), np.uint8)
+    # mirrored, the left eye is found where the right one is said to be: 9 - 1 = 8, and 9 - 6 = 3
+    assert predictor.predict(image, flip=True).tolist() == [[[7, 4], [2, 4]]]
+    assert predictor.predict_crops(image[None], flip=True).tolist() == [[[7, 4], [2, 4]]]
+    assert predictor.predict(image).tolist() == [[[6, 3], [1, 5]]]
+
+
+def test_flip_needs_pairs() -> None:
+    with pytest.raises(UserError, match="schema one has no pairs"):
+        Predictor(make_header(8), centroid).predict(np.zeros((9, 9, 3), np.uint8), flip=True)
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ((5, 5, 5, 9), "x0 < x1"),
+        ((0, 0, np.nan, 9), "x0 < x1"),
+        ((-9, 0, 0, 9), "outside of the picture"),
+        ((0, 40, 9, 50), "outside of the picture"),
+        ((0, 0, 1e6, 1e6), "million pixels"),
+        ((0, 0, 9), r"\(B, 4\)"),
+    ],
+)
+def test_boxes_that_hold_no_face(box: tuple[float, ...], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Predictor(make_header(8), centroid).predict(np.zeros((40, 60, 3), np.uint8), [box])
+
+
+def test_pictures_of_another_kind_are_refused() -> None:
+    predictor = Predictor(make_header(8), centroid)
+    for image in (np.zeros((9, 9, 3)), np.zeros((9, 9, 4), np.uint8), np.zeros(9, np.uint8)):
+        with pytest.raises(UserError, match="a picture must be"):
+            predictor.predict(image)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="face images must be"):
+        predictor.predict_crops(np.zeros((2, 9, 8, 3), np.uint8))
+
+
+def test_devices() -> None:
+    assert torch_device("cpu") == "cpu"
+    assert torch_device("auto") in ("cuda:0", "mps", "cpu")
+    with pytest.raises(UserError, match=r"'cuda:77' is not there.*cpu"):
+        torch_device("cuda:77")
+
+
+def test_a_model_file_predicts_what_its_network_says(model_path: Path, network: nn.Module) -> None:
+    predictor = Predictor.open(model_path.parent, device="cpu")
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (predictor.header.mean, predictor.header.std))
+    with torch.inference_mode():
+        scaled = network((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std)
+    expected = (scaled.numpy() + 1) / 2 * 64 - 0.5
+    np.testing.assert_allclose(predictor.predict_crops(images, batch_size=2), expected, atol=1e-3)

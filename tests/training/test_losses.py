@@ -1,0 +1,60 @@
+"""Losses: hand-worked values, and what is unlabelled plays no part."""
+
+import math
+
+import pytest
+import torch
+from fastai.vision.all import TensorPoint
+from hypothesis import given
+from hypothesis import strategies as st
+
+from landmarks_fastai.config import L1Loss, MSELoss, SmoothL1Loss, WingLoss
+from landmarks_fastai.training.losses import MaskedLoss
+
+ALL = [L1Loss(), MSELoss(), SmoothL1Loss(beta=0.1), WingLoss(width=0.1, curvature=0.02)]
+
+
+@pytest.mark.parametrize(
+    ("options", "small", "large"),
+    [
+        # errors of 0.08 and 1.2 in scaled units are 0.04 and 0.6 of the side
+        (L1Loss(), 0.04, 0.6),
+        (MSELoss(), 0.0016, 0.36),
+        (SmoothL1Loss(beta=0.1), 0.5 * 0.0016 / 0.1, 0.6 - 0.05),
+        (WingLoss(width=0.1, curvature=0.02), 0.1 * math.log(3), 0.6 - (0.1 - 0.1 * math.log(6))),
+    ],
+)
+def test_values_by_hand(options, small, large) -> None:
+    target = torch.zeros(2, 1, 2)
+    predicted = torch.tensor([[[0.08, -0.08]], [[1.2, 1.2]]])
+    each = MaskedLoss(options)(predicted, TensorPoint(target), reduction="none")
+    assert each.tolist() == pytest.approx([small, large], rel=1e-5)
+    assert MaskedLoss(options)(predicted, target).item() == pytest.approx((small + large) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("options", ALL, ids=lambda options: options.name)
+@given(data=st.data())
+def test_unlabelled_points_change_nothing(options, data) -> None:
+    seed = data.draw(st.integers(0, 2**20))
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.rand(3, 5, 2, generator=generator) * 2 - 1
+    hidden = torch.rand(3, 5, generator=generator) < 0.5
+    target[hidden] = math.nan
+    predicted = torch.rand(3, 5, 2, generator=generator, requires_grad=True)
+    value = MaskedLoss(options)(predicted, target)
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.equal(predicted.grad[hidden], torch.zeros_like(predicted.grad[hidden]))
+    shown = ~hidden
+    if shown.any():
+        alone = MaskedLoss(options)(predicted.detach()[shown][None], target[shown][None])
+        assert value.item() == pytest.approx(alone.item(), rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("options", ALL, ids=lambda options: options.name)
+def test_a_batch_without_labels_costs_nothing(options) -> None:
+    predicted = torch.rand(2, 3, 2, requires_grad=True)
+    value = MaskedLoss(options)(predicted, torch.full((2, 3, 2), math.nan))
+    value.backward()
+    assert value.item() == 0
+    assert not predicted.grad.any()
