@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation import PointScores, auc, ced, failure_rate
+from landmarks_fastai.files import replacing
 from landmarks_fastai.schema import Schema
 
 if TYPE_CHECKING:
@@ -484,15 +483,8 @@ def save_png(path: str | Path, picture: Picture | Figure) -> None:
         Image.fromarray(picture).save(memory, "png")
     else:
         picture.savefig(memory, format="png", dpi=STYLE.dpi, facecolor=STYLE.paper)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        beside.write_bytes(memory.getbuffer())
-        os.replace(beside, target)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        reason = error.strerror or str(error)
-        raise RunError(f"{target} can't be written ({reason}): make room or choose another place") from error
+    with replacing(target) as part:
+        part.write_bytes(memory.getbuffer())
 
 
 def _rgb(image: Picture) -> Picture:

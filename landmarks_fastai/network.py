@@ -26,7 +26,7 @@ class Stages(nn.Sequential):
     A Sequential, so that fastai's ``m[0][:6]`` still splits it into parameter groups.
     """
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return (B, C, S/4, S/4), (…, S/8), (…, S/16) and (…, S/32)."""
         x = x.as_subclass(Tensor)  # fastai's TensorImage is not meant for what follows
         stages = []
@@ -46,7 +46,9 @@ def stage_widths(body: nn.Sequential) -> tuple[int, ...]:
     """Channels of the four stages, read from the last convolution of each."""
     widths = []
     for stage in list(body)[4:]:
-        convolutions = [module for module in stage[-1].modules() if isinstance(module, nn.Conv2d)]
+        convolutions = [
+            module for module in list(stage.children())[-1].modules() if isinstance(module, nn.Conv2d)
+        ]
         widths.append(convolutions[-1].out_channels)
     return tuple(widths)
 
@@ -56,6 +58,7 @@ class LinReluLin(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], n_points: int, hidden: int) -> None:
         super().__init__()
+        self.n_points = n_points
         self.hidden = nn.Linear(widths[-1], hidden)
         self.points = nn.Linear(hidden, 2 * n_points)
 
@@ -63,7 +66,7 @@ class LinReluLin(nn.Module):
         """Return points (B, K, 2)."""
         pooled = stages[-1].mean((2, 3))
         out: Tensor = self.points(functional.relu(self.hidden(pooled)))
-        return out.float().unflatten(1, (-1, 2))
+        return out.float().view(-1, self.n_points, 2)
 
     def start_at(self, mean_points: Tensor) -> None:
         """Make the untrained head answer (K, 2) `mean_points` for every face."""
@@ -77,12 +80,13 @@ class Linear(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], n_points: int) -> None:
         super().__init__()
+        self.n_points = n_points
         self.points = nn.Linear(widths[-1], 2 * n_points)
 
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
         """Return points (B, K, 2)."""
         out: Tensor = self.points(stages[-1].mean((2, 3)))
-        return out.float().unflatten(1, (-1, 2))
+        return out.float().view(-1, self.n_points, 2)
 
     start_at = LinReluLin.start_at
 
@@ -113,8 +117,9 @@ class SoftArgmax(nn.Module):
         for lateral, stage in zip(reversed(self.lateral[:-1]), reversed(stages[:-1]), strict=True):
             fused = functional.interpolate(fused, size=stage.shape[-2:], mode="bilinear") + lateral(stage)
         heatmaps: Tensor = self.heatmaps(fused).float()
-        height, width = heatmaps.shape[-2:]
-        mass = heatmaps.flatten(2).softmax(-1).unflatten(2, (height, width))
+        # a softmax over both axes at once, without a change of shape that ONNX would lose K in
+        mass = torch.exp(heatmaps - heatmaps.amax((2, 3), keepdim=True))
+        mass = mass / mass.sum((2, 3), keepdim=True)
         return torch.stack([_mean_along(mass.sum(2)), _mean_along(mass.sum(3))], -1)
 
     def start_at(self, mean_points: Tensor) -> None:
@@ -188,7 +193,6 @@ def build_network(arch: str, head: Mapping[str, Any], n_points: int, channels: i
         Maps (B, channels, S, S) float32 normalised images to (B, K, 2) float32 scaled points.
     """
     body = cut_resnet(resnet(arch)(weights=None))
-    stem = body[0]
-    if channels != stem.in_channels:
-        body[0] = nn.Conv2d(channels, stem.out_channels, 7, stride=2, padding=3, bias=False)
+    if channels != 3:
+        body[0] = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)  # every ResNet's stem
     return nn.Sequential(body, build_head(head, stage_widths(body), n_points))

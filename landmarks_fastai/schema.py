@@ -24,12 +24,12 @@ class Schema:
     points
         The K names, in the order of every `(…, K, 2)` array.
     flip_pairs
-        Names that change places in a mirrored image. Empty where no pair is known.
+        Names that change places in a mirrored image, in any order. Empty where no pair is known.
     lines
         Chains of names that are drawn joined.
     inter_ocular
-        The two groups of points whose means lie `inter-ocular distance` apart (one name in each
-        group where the eye centres are labelled). None where the schema has no eyes.
+        The points of the left eye, and of the right eye: their means lie the inter-ocular distance apart
+        (one name each where the eye centres are labelled). None where the schema has no eyes.
 
     Raises
     ------
@@ -44,6 +44,7 @@ class Schema:
     inter_ocular: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
+        """Check that every name is one of the points."""
         if len(set(self.points)) != len(self.points) or not self.points:
             raise UserError(f"schema {self.name}: the points need names, each one only once")
         paired = [name for pair in self.flip_pairs for name in pair]

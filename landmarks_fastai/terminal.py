@@ -17,6 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from landmarks_fastai.data.summary import Summary
 from landmarks_fastai.evaluation import Report, Scores
@@ -129,4 +130,26 @@ def _cells(scores: Scores, normaliser: str) -> list[str]:
 
 def print_summary(summary: Summary, source: str) -> None:
     """Print what `data` found out."""
-    raise NotImplementedError
+    console = Console(highlight=False, soft_wrap=True)
+    kind = "gray" if summary.channels == 1 else "RGB"
+    size = f"{summary.size} × {summary.size} px"
+    console.print(f"{source}: {summary.rows:,} rows of {size}, {kind}", markup=False)
+    console.print(f"complete: {summary.complete:,} rows   exact duplicates: {summary.duplicates:,} images")
+    points = Table()
+    for column in ("point", "labelled", "missing"):
+        points.add_column(column, justify="left" if column == "point" else "right")
+    for name, count in summary.labelled.items():
+        points.add_row(Text(name), f"{count:,}", f"{summary.rows - count:,}")
+    console.print(points)
+    rows: dict[str, list[str]] = {}
+    for suspicion in summary.suspicions:  # the worst first, and so the rows too
+        rows.setdefault(suspicion.row, []).append(suspicion.reason)
+    if not rows:
+        console.print("suspicious labels: none")
+        return
+    console.print("suspicious labels, the worst first:")
+    for row, reasons in list(rows.items())[:10]:
+        more = f"; and {len(reasons) - 2} more" if len(reasons) > 2 else ""
+        console.print(f"  {row}: {'; '.join(reasons[:2])}{more}", markup=False)
+    if len(rows) > 10:
+        console.print(f"  and {len(rows) - 10:,} more rows")

@@ -28,7 +28,7 @@ class FaceTable:
     schema
         What the K points are called.
     names
-        N names for messages and tables: "training.csv row 12", "images/007.jpg".
+        N names for messages and tables: "training.csv line 12", "images/007.jpg".
     source
         Where the faces came from, in words.
     digest
@@ -52,6 +52,7 @@ class FaceTable:
     groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
+        """Check that the arrays agree."""
         n = len(self.images)
         if self.images.ndim != 4 or self.images.shape[1] != self.images.shape[2]:
             raise UserError(f"{self.source}: images must be (N, S, S, C), not {self.images.shape}")
@@ -79,7 +80,7 @@ class FaceTable:
     @property
     def labelled(self) -> NDArray[np.bool_]:
         """(N, K): which points have a label."""
-        return ~np.isnan(self.points).any(axis=2)
+        return np.asarray(~np.isnan(self.points).any(axis=2))
 
     @property
     def complete(self) -> NDArray[np.bool_]:

@@ -7,10 +7,8 @@ is imported only for what has torch weights: an ONNX file is opened without it.
 from __future__ import annotations
 
 import json
-import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from landmarks_fastai import __version__
 from landmarks_fastai.errors import LandmarksError, RunError, UserError
+from landmarks_fastai.files import replacing
 from landmarks_fastai.schema import Schema
 
 if TYPE_CHECKING:
@@ -194,26 +193,6 @@ def resolve_model(path: str | Path) -> Path:
     if not path.is_file():
         raise UserError(f"{path}: no such model file; train one: landmarks-fastai train --config quick")
     return path
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a file beside `path` to write to, which takes its place if all goes well, and else vanishes.
-
-    Raises
-    ------
-    RunError
-        If the file can't be written.
-    """
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise RunError(f"{path}: could not be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _open_safetensors(path: Path) -> LoadedModel:

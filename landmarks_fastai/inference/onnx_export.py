@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.inference.modelfile import HEADER_KEY, LoadedModel, ModelHeader, open_model, replacing
+from landmarks_fastai.files import replacing
+from landmarks_fastai.inference.modelfile import HEADER_KEY, LoadedModel, ModelHeader, open_model
 from landmarks_fastai.inference.predictor import onnx_run, torch_run
 
 if TYPE_CHECKING:

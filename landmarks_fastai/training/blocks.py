@@ -57,10 +57,9 @@ class FaceImage(Transform):
             return TensorImage(self.take(np.array([int(item)]))[0])
         if isinstance(item, (str, Path)):
             item = Image.open(item)
-        if not isinstance(item, Image.Image):
-            item = PILImage.create(item)
+        picture = item if isinstance(item, Image.Image) else PILImage.create(item)
         mode = "L" if self.channels == 1 else "RGB"
-        upright = ImageOps.exif_transpose(item).convert(mode)
+        upright = ImageOps.exif_transpose(picture).convert(mode)
         square = ImageOps.fit(upright, (self.size, self.size), Image.Resampling.BILINEAR)
         return TensorImage(torch.from_numpy(np.array(square)).view(self.size, self.size, -1).permute(2, 0, 1))
 

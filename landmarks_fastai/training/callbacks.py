@@ -16,7 +16,7 @@ from fastai.learner import Metric
 from numpy.typing import NDArray
 from torch import Tensor
 
-Measure = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
+Measure = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
 
 
 class PointMetric(Metric):
@@ -73,7 +73,7 @@ class Autocast(Callback):
     def before_batch(self) -> None:
         """Enter."""
         self.context = torch.autocast(self.device_type, dtype=self.dtype)
-        self.context.__enter__()
+        self.context.__enter__()  # type: ignore[no-untyped-call]
 
     def after_pred(self) -> None:
         """Leave, so that loss and metrics are computed in full precision."""
@@ -140,6 +140,9 @@ def weights_to_keep(learn: Any) -> dict[str, Tensor]:
 class Reporter(Protocol):
     """Who is told how training goes: the command line draws a bar, tests keep a list."""
 
+    def note(self, text: str) -> None:
+        """Hear a sentence about the run."""
+
     def batch(self, done: int, total: int, loss: float, lr: float) -> None:
         """Hear of an iteration."""
 
@@ -163,7 +166,7 @@ class EpochLog(Callback):
     def after_batch(self) -> None:
         """Add up the training loss."""
         if self.training:
-            loss, lr = float(self.loss), float(self.opt.hypers[-1]["lr"])
+            loss, lr = float(self.loss.detach()), float(self.opt.hypers[-1]["lr"])
             self.sum += loss
             self.batches += 1
             self.reporter.batch(self.train_iter, self.n_iter * self.n_epoch, loss, lr)

@@ -22,6 +22,7 @@ def model_card(header: dict[str, Any], report: Report, data: dict[str, Any]) -> 
     recipe = header["recipe"]
     overall = report.overall
     kind = data["split"]["kind"]
+    by_eyes = report.normaliser == "inter_ocular"
     lines = [
         f"# {header['arch']} with a {header['head']['name']} head, {len(header['schema']['points'])} points",
         "",
@@ -39,10 +40,10 @@ def model_card(header: dict[str, Any], report: Report, data: dict[str, Any]) -> 
         "| faces | RMSE px | L1 px | NME | failures at 8 % | AUC at 8 % |",
         "| --- | --- | --- | --- | --- | --- |",
         f"| {overall.faces:,} | {overall.rmse:.3f} | {overall.l1:.3f} |"
-        f" {_percent(overall.nme_inter_ocular if report.normaliser == 'inter_ocular' else overall.nme_box)} |"
+        f" {_percent(overall.nme_inter_ocular if by_eyes else overall.nme_box)} |"
         f" {_percent(overall.failure_rate_8)} | {overall.auc_8:.3f} |",
         "",
-        f"NME is divided by {'the inter-ocular distance' if report.normaliser == 'inter_ocular' else 'the box size'}.",
+        f"NME is divided by the {'inter-ocular distance' if by_eyes else 'box size'}.",
         "",
         "| point | labelled | mean error px | 95 % below px |",
         "| --- | --- | --- | --- |",

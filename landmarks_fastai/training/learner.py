@@ -164,9 +164,9 @@ def _vision_learner(recipe: Recipe, dls: DataLoaders, table: FaceTable, channels
         )
     except OSError as error:  # urllib's errors are OSErrors
         raise UserError(
-            f"model.pretrained: the ImageNet weights of {recipe.model.arch} can't be fetched ({error}); connect"
-            f" to a network once, or put the file into {torch.hub.get_dir()}/checkpoints, or train from scratch"
-            " with --set model.pretrained=false"
+            f"model.pretrained: the ImageNet weights of {recipe.model.arch} can't be fetched ({error});"
+            f" connect to a network once, or put the file into {torch.hub.get_dir()}/checkpoints,"
+            " or train from scratch with --set model.pretrained=false"
         ) from error
     learn.model[0] = Stages(*learn.model[0])  # the same layers; heads may look at every stage
     learn.unfreeze()
@@ -221,7 +221,7 @@ def _require(package: str, option: str) -> None:
 def point_metrics(schema: Schema, size: int) -> list[PointMetric]:
     """Return RMSE in pixels of the source image, and NME by inter-ocular distance (by box without eyes)."""
 
-    def mean_nme(predicted: NDArray[np.float32], true: NDArray[np.float32]) -> float:
+    def mean_nme(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> float:
         by = box_size(true) if schema.inter_ocular is None else inter_ocular_distance(true, schema)
         each = nme(predicted, true, by)
         return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")

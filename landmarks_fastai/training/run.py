@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landmarks_fastai.config import Recipe, check_recipe, dump_recipe, load_recipe
-from landmarks_fastai.data.source import load_faces
+from landmarks_fastai.config import Recipe, dump_recipe, load_recipe
+from landmarks_fastai.data.source import load_table
 from landmarks_fastai.data.split import Split, split
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.drawing import history_figure, lr_find_figure, save_png, sheet
-from landmarks_fastai.errors import UserError
+from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.evaluation import Report, evaluate_points
 from landmarks_fastai.files import replacing, write_json, write_text
 from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, save_model
@@ -122,7 +122,7 @@ def train(
         )
     with _locked(folder):
         set_seed(recipe.seed, reproducible=True)
-        table = load_table(recipe, cache, progress)
+        table = load_table(recipe.data, cache, recipe.seed, progress)
         parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
         learn = build_learner(recipe, table, parts, folder)
         watchers = logging_callbacks(recipe, folder)
@@ -147,7 +147,7 @@ def resume(folder: Path, cache: Path, reporter: Reporter, *, progress: Progress 
         recipe = load_recipe(str(folder / "config.yaml"))
         state = read_tensors(folder / "checkpoints" / LAST)
         set_seed(recipe.seed, reproducible=True)
-        table = load_table(recipe, cache, progress)
+        table = load_table(recipe.data, cache, recipe.seed, progress)
         parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
         if json.loads((folder / "data.json").read_text()) != describe_data(table, parts):
             raise UserError(
@@ -157,28 +157,6 @@ def resume(folder: Path, cache: Path, reporter: Reporter, *, progress: Progress 
         _tell(reporter, learn, parts)
         watchers = logging_callbacks(recipe, folder)
         return _fit(learn, recipe, table, parts, folder, reporter, watchers, state)
-
-
-def load_table(recipe: Recipe, cache: Path, progress: Progress | None = None) -> FaceTable:
-    """Load the faces that a recipe names, without the rows that it leaves out."""
-    data = recipe.data
-    table = load_faces(
-        data.source,
-        cache,
-        size=data.size,
-        frame=data.frame,
-        seed=recipe.seed,
-        count=data.count,
-        progress=progress,
-    )
-    if data.complete_only:
-        table = table.rows(table.complete)
-        if not len(table):
-            raise UserError(f"data.complete_only: no row of {table.source} has all points")
-    if data.limit is not None and data.limit < len(table):
-        chosen = np.random.default_rng(recipe.seed).permutation(len(table))[: data.limit]
-        table = table.rows(np.sort(chosen))
-    return table
 
 
 def describe_data(table: FaceTable, parts: Split) -> dict[str, Any]:
@@ -197,7 +175,7 @@ def find_lr(
         The rate it suggests (its "valley"), and where the plot was saved.
     """
     set_seed(recipe.seed, reproducible=True)
-    table = load_table(recipe, cache, progress)
+    table = load_table(recipe.data, cache, recipe.seed, progress)
     parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
     learn = build_learner(recipe, table, parts, folder)
     learn.remove_cbs([ScheduleByStep, AverageWeights])
@@ -225,12 +203,15 @@ def _fit(
     log, interrupt = EpochLog(reporter), StopOnInterrupt()
     checkpoint = Checkpoint(folder / "checkpoints", recipe.training.checkpoint_every)
     callbacks = [log, HistoryFile(folder / "history.csv"), checkpoint, interrupt, *watchers]
-    start = nullcontext()
+    start: AbstractContextManager[None] = nullcontext()
     if state is not None:
         callbacks.append(Resume(state))
         start = epochs_from(learn, state["epoch"])
-    with start, learn.no_logging():
-        learn.fit(recipe.training.epochs, cbs=callbacks)
+    try:
+        with start, learn.no_logging():
+            learn.fit(recipe.training.epochs, cbs=callbacks)
+    except LandmarksError as error:  # fastai has put the callback's name before our line
+        raise type(error)(str(error).rpartition(":\n\t")[2]) from error
     best = folder / "checkpoints" / BEST
     kept = read_tensors(best)["weights"] if best.is_file() else weights_to_keep(learn)
     learn.model.load_state_dict(kept)
@@ -276,8 +257,7 @@ def _write_models(learn: Learner, folder: Path) -> None:
 
 def predict_valid(learn: Learner, size: int) -> NDArray[np.float32]:
     """Predict the validation faces: (M, K, 2), pixels of the source images, which are `size` px wide."""
-    with learn.no_bar() if hasattr(learn, "no_bar") else nullcontext():
-        scaled, _ = learn.get_preds(ds_idx=1)
+    scaled, _ = learn.get_preds(ds_idx=1)
     points: NDArray[np.float32] = scaled.as_subclass(Tensor).float().numpy()
     return (points + 1) * (size / 2) - 0.5
 
@@ -324,6 +304,3 @@ def next_folder(runs: Path, name: str) -> Path:
     while (folder := runs / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return folder
-
-
-__all__ = ["Outcome", "check_recipe", "find_lr", "load_table", "next_folder", "resume", "train"]

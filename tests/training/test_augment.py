@@ -20,7 +20,7 @@ from landmarks_fastai.training.augment import (
 )
 
 
-def blob(x: torch.Tensor, y: torch.Tensor, size: int, sigma: float = 3.0) -> torch.Tensor:
+def blob(x: torch.Tensor, y: torch.Tensor, size: int, sigma: float = 5.0) -> torch.Tensor:
     """Draw (B, 1, size, size) Gaussian blobs whose centres of mass are (x, y)."""
     line = torch.arange(size, dtype=torch.float64)
     column = torch.exp(-((line - x[:, None]) ** 2) / (2 * sigma**2))
@@ -38,8 +38,8 @@ def centre_of_mass(images: torch.Tensor) -> torch.Tensor:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    x=st.floats(38, 58),
-    y=st.floats(38, 58),
+    x=st.floats(43, 53),
+    y=st.floats(43, 53),
     angle=st.floats(-math.pi, math.pi),
     scale=st.floats(0.8, 1.25),
     mirror=st.booleans(),
@@ -84,7 +84,7 @@ def test_whole_augmentations_keep_labels_on_their_spots(function, options, size,
     images = blob(points[:, 0, 0], points[:, 0, 1], 96)
     out, moved = function(images, points, size, (0,), options)
     # a blob near the edge is cut off: its centre of mass says nothing
-    whole = ((moved[:, 0] > 12 * size / 96 * 1.4) & (moved[:, 0] < size * (1 - 17 / 96))).all(1)
+    whole = ((moved[:, 0] > size * 0.28) & (moved[:, 0] < size * 0.72)).all(1)
     assert whole.sum() > 10
     error = (centre_of_mass(out)[whole] - moved[whole, 0]).abs().max()
     assert error < 0.02

@@ -1,0 +1,223 @@
+"""A run from start to end: what its folder holds, and that a resumed one ends where it would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from landmarks_fastai.config import Recipe, check_recipe, load_recipe
+from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.training.run import find_lr, next_folder, resume, train
+
+SHELF = {
+    "config.yaml",
+    "data.json",
+    "history.csv",
+    "curves.png",
+    "samples.png",
+    "checkpoints",
+    "metrics.json",
+    "model.safetensors",
+    "model.pkl",
+    "model.onnx",
+    "README.md",
+}
+
+
+class Listener:
+    """Keeps what a run tells; may do something after an epoch."""
+
+    def __init__(self, after_epoch=None) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.batches = 0
+        self.notes: list[str] = []
+        self.after_epoch = after_epoch
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def batch(self, done: int, total: int, loss: float, lr: float) -> None:
+        self.batches += 1
+        assert done <= total
+
+    def epoch(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+        if self.after_epoch is not None:
+            self.after_epoch(row)
+
+
+def small_recipe(**training: object) -> Recipe:
+    options = {"epochs": 4, "batch_size": 16, "ema": 0.9, "checkpoint_every": 2, "device": "cpu", **training}
+    return check_recipe(
+        {
+            "seed": 3,
+            "model": {"input_size": 32, "head": "soft-argmax"},
+            "data": {"source": "synthetic", "count": 60},
+            "training": options,
+        },
+        "a test",
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four epochs that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    train(small_recipe(), folder, cache, Listener())
+    return folder
+
+
+def test_the_folder_tells_all(whole: Path) -> None:
+    assert {path.name for path in whole.iterdir()} == SHELF
+    assert load_recipe(str(whole / "config.yaml")) == small_recipe()
+    data = json.loads((whole / "data.json").read_text())
+    assert len(data["sha256"]) == 64
+    assert len(data["split"]["train"]) + len(data["split"]["valid"]) == data["rows"] == 60
+    history = pd.read_csv(whole / "history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert list(history) == ["epoch", "train_loss", "valid_loss", "rmse", "nme", "lr", "seconds"]
+    metrics = json.loads((whole / "metrics.json").read_text())
+    best = history.loc[history["valid_loss"].idxmin()]
+    assert metrics["overall"]["rmse"] == pytest.approx(best["rmse"], abs=1e-3)
+    assert "RMSE" in (whole / "README.md").read_text()
+
+
+def test_all_three_model_files_find_the_same_points(whole: Path, faces) -> None:
+    found = [
+        Predictor.open(whole / name, "cpu", trust_pickle=True).predict_crops(faces.images)
+        for name in ("model.safetensors", "model.onnx", "model.pkl")
+    ]
+    assert np.abs(found[0] - found[1]).max() < 0.01
+    assert np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("patience", [None, 10])
+def test_a_resumed_run_is_the_same_bit_for_bit(
+    whole: Path, tmp_path: Path, own_cache: Path, patience: int | None
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(row: dict[str, float]) -> None:
+        if row["epoch"] == 3:  # one epoch after the last checkpoint
+            raise Killed("now")
+
+    folder = tmp_path / "run"
+    with pytest.raises(Killed):
+        train(small_recipe(patience=patience), folder, own_cache, Listener(kill))
+    outcome = resume(folder, own_cache, Listener())
+    assert outcome.epochs == 4
+    ours, theirs = (load_file(path / "model.safetensors") for path in (folder, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    columns = ["epoch", "train_loss", "valid_loss", "rmse", "nme", "lr"]
+    resumed, straight = (pd.read_csv(path / "history.csv")[columns] for path in (folder, whole))
+    pd.testing.assert_frame_equal(resumed, straight, check_exact=True)
+    last = [torch.load(path / "checkpoints" / "last.pt", weights_only=True) for path in (folder, whole)]
+    assert all(torch.equal(last[0]["model"][name], last[1]["model"][name]) for name in last[1]["model"])
+
+
+def test_ctrl_c_ends_with_a_usable_model(tmp_path: Path, own_cache: Path, faces) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    listener = Listener(lambda row: os.kill(os.getpid(), signal.SIGINT) if row["epoch"] == 2 else None)
+    outcome = train(small_recipe(epochs=50), tmp_path / "run", own_cache, listener)
+    assert outcome.interrupted
+    assert outcome.epochs == 2
+    assert np.isfinite(Predictor.open(tmp_path / "run", "cpu").predict_crops(faces.images)).all()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_in_the_first_epoch_leaves_a_model_too(tmp_path: Path, own_cache: Path, faces) -> None:
+    class Hasty(Listener):
+        def batch(self, done: int, total: int, loss: float, lr: float) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = train(small_recipe(), tmp_path / "run", own_cache, Hasty())
+    assert outcome.interrupted
+    assert outcome.epochs == 0
+    assert np.isfinite(Predictor.open(tmp_path / "run", "cpu").predict_crops(faces.images)).all()
+
+
+def test_early_stopping_stops(tmp_path: Path, own_cache: Path) -> None:
+    recipe = small_recipe(epochs=30, patience=1, schedule={"name": "one_cycle", "max_lr": 1e-9}, ema=0)
+    outcome = train(recipe, tmp_path / "run", own_cache, Listener())
+    assert outcome.epochs < 30
+    assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == outcome.epochs
+
+
+def test_an_existing_run_stays_unless_told(whole: Path, own_cache: Path, tmp_path: Path) -> None:
+    before = (whole / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(UserError, match="--overwrite"):
+        train(small_recipe(), whole, own_cache, Listener())
+    # asked to overwrite, but the new run can't start: the old one is still whole
+    broken = small_recipe().model_copy(
+        update={"data": small_recipe().data.model_copy(update={"source": "nowhere"})}
+    )
+    with pytest.raises(UserError):
+        train(broken, whole, own_cache, Listener(), overwrite=True)
+    assert (whole / "model.safetensors").stat().st_mtime_ns == before
+    assert {path.name for path in whole.iterdir()} == SHELF
+
+
+def test_a_run_folder_in_use_is_refused(tmp_path: Path, own_cache: Path) -> None:
+    with FileLock(tmp_path / ".run.lock"), pytest.raises(UserError, match="in use"):
+        train(small_recipe(), tmp_path / "run", own_cache, Listener())
+
+
+def test_resuming_with_other_data_is_refused(tmp_path: Path, own_cache: Path) -> None:
+    train(small_recipe(epochs=1), tmp_path / "run", own_cache, Listener())
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    (tmp_path / "run" / "data.json").write_text(json.dumps({**data, "sha256": "0"}))
+    with pytest.raises(UserError, match="not the data"):
+        resume(tmp_path / "run", own_cache, Listener())
+    with pytest.raises(UserError, match="no run to go on with"):
+        resume(tmp_path / "nothing", own_cache, Listener())
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("landmarks_fastai.files.os.replace", full)
+    with pytest.raises(RunError, match=r"^[^\n]*config.yaml: can't be written \(No space left on device\)"):
+        train(small_recipe(epochs=1), tmp_path / "run", own_cache, Listener())
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match=r"^[^\n]*best.pt: can't be written[^\n]*$"):
+        train(small_recipe(epochs=1), tmp_path / "again", own_cache, Listener())
+    assert not list((tmp_path / "again" / "checkpoints").glob("*"))
+
+
+def test_the_lr_finder_saves_its_plot(tmp_path: Path, own_cache: Path) -> None:
+    suggestion, plot = find_lr(small_recipe(), tmp_path / "run", own_cache)
+    assert 1e-7 < suggestion < 10
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_folders_are_numbered(tmp_path: Path) -> None:
+    assert next_folder(tmp_path, "quick") == tmp_path / "quick"
+    (tmp_path / "quick").mkdir()
+    assert next_folder(tmp_path, "quick") == tmp_path / "quick-2"
+
+
+def test_tensorboard_gets_a_log(tmp_path: Path, own_cache: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    train(small_recipe(epochs=1, tensorboard=True), tmp_path / "run", own_cache, Listener())
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_a_missing_package_is_named(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        train(small_recipe(wandb="mine"), tmp_path / "run", own_cache, Listener())
+    assert not (tmp_path / "run").exists()
