@@ -24,7 +24,6 @@ ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     help="Train, judge and run facial landmark detectors. Add --debug to any command for the traceback.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
@@ -63,16 +62,17 @@ def run(arguments: list[str], debug: bool = False) -> int:
         0 if all went well, 1 if a run failed, 2 if the input was wrong.
     """
     try:
-        code = app(arguments, prog_name="landmarks-fastai", standalone_mode=False)
+        code = app(arguments or ["--help"], prog_name="landmarks-fastai", standalone_mode=False)
         return int(code or 0)
     except LandmarksError as error:
         message, status = str(error), error.exit_code
     except ClickError as error:
         message, status = getattr(error, "format_message", error.__str__)(), 2
-        if not message:  # a command without arguments shows its help
-            return status
     except (KeyboardInterrupt, typer.Abort):
         message, status = "stopped", 1
+    except OSError as error:  # what no room has foreseen is still the machine's doing
+        where = f"{error.filename}: " if error.filename else ""
+        message, status = f"{where}{error.strerror or error}", 1
     except Exception as error:
         message, status = f"{type(error).__name__}: {error} (a fault of ours; --debug shows where)", 1
     if debug:
@@ -114,8 +114,8 @@ def train(
 ) -> None:
     """Train a model and write its run folder.
 
-    Examples
-    --------
+    For example:
+
       landmarks-fastai train
 
       landmarks-fastai train --config quick --data synthetic
@@ -176,8 +176,8 @@ def evaluate(
 
     On the data that the model was trained with, only its validation faces are judged.
 
-    Examples
-    --------
+    For example:
+
       landmarks-fastai evaluate runs/default
 
       landmarks-fastai evaluate runs/default/model.onnx --data my_points.csv --out report
@@ -225,8 +225,8 @@ def predict(
 ) -> None:
     """Find the points in pictures, draw them and write them down.
 
-    Examples
-    --------
+    For example:
+
       landmarks-fastai predict photo.jpg
 
       landmarks-fastai predict photos/ 'more/*.png' --model runs/default --csv --out found
@@ -242,7 +242,7 @@ def predict(
     if use_dataset and (json or csv or box):
         raise UserError("--json, --csv and --box go with pictures, not with --use-dataset")
     edges = None if box is None else _parse_box(box)
-    from landmarks_fastai.inference.images import find_images
+    from landmarks_fastai.images import find_images
     from landmarks_fastai.inference.modelfile import newest_model
     from landmarks_fastai.inference.predictor import Predictor
 
@@ -287,8 +287,8 @@ def submit(
 ) -> None:
     """Write a submission for Kaggle's Facial Keypoints Detection.
 
-    Examples
-    --------
+    For example:
+
       landmarks-fastai submit runs/default
 
       landmarks-fastai submit runs/default --data facial-keypoints-detection.zip --out submission.csv
@@ -317,8 +317,8 @@ def data(
 ) -> None:
     """Tell what a source of faces holds, and save a sheet of samples, raw and augmented.
 
-    Examples
-    --------
+    For example:
+
       landmarks-fastai data --data synthetic
 
       landmarks-fastai data --data my_points.csv --config default --set augment=origin
@@ -345,8 +345,8 @@ def recipes(
 ) -> None:
     """List the recipes that come along, or show one with every default written out.
 
-    Examples
-    --------
+    For example:
+
       landmarks-fastai recipes
 
       landmarks-fastai recipes resnet34

@@ -208,7 +208,7 @@ class CyclicSchedule(Options):
     @model_validator(mode="after")
     def _consistent(self) -> CyclicSchedule:
         if self.gamma is not None and self.mode != "exp_range":
-            raise ValueError(f"gamma acts in mode exp_range only, not in {self.mode}; remove it")
+            raise ValueError(f"gamma acts in mode exp_range only, not in {self.mode}; remove it, or set it to null")
         if self.base_lr > self.max_lr:
             raise ValueError("base_lr is above max_lr")
         return self
@@ -304,7 +304,9 @@ def load_recipe(
         If the file can't be read or a key or value is wrong; names it and the nearest known one.
     """
     path = _find(config)
-    entries = _read_yaml(path)
+    origin = str(path) if path.suffix and path.parent != RECIPES else f"recipe {config}"
+    # every default written out, so that an option of an unnamed part finds the part it belongs to
+    entries = check_recipe(_read_yaml(path), origin).model_dump()
     for key, value in (overrides or {}).items():
         _put(entries, key, value, f"option {key}")
     for setting in settings:
@@ -315,7 +317,7 @@ def load_recipe(
             _put(entries, key, yaml.safe_load(text), f"--set {setting}")
         except yaml.YAMLError:
             raise UserError(f"--set {setting}: the value is not YAML") from None
-    return check_recipe(entries, str(path) if path.suffix and path.parent != RECIPES else f"recipe {config}")
+    return check_recipe(entries, origin)
 
 
 def check_recipe(entries: object, origin: str) -> Recipe:
@@ -355,31 +357,51 @@ def _find(config: str) -> Path:
     return named
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's own loader takes the last of two equal keys and drops the other silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice."""
+        keys = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if key.value in keys[:number]:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}: is not YAML{line}: {getattr(error, 'problem', error)}") from error
+        raise UserError(f"{path}: can't be read as YAML{line}: {getattr(error, 'problem', error)}") from error
+    if entries is None:  # nothing but comments: all defaults
+        return {}
     if not isinstance(entries, dict):
         raise UserError(f"{path}: a recipe is a YAML mapping with the keys {', '.join(Recipe.model_fields)}")
     return entries
 
 
 def _put(entries: dict[str, Any], key: str, value: object, origin: str) -> None:
-    """Set ``a.b.c`` in nested mappings; ``a: name`` on the way opens to ``a: {name: name}``."""
+    """Set ``a.b.c`` in nested mappings; another name clears the options of the part that had the old one.
+
+    A word in place of a part stands for the part of that name, whose options may then be set too.
+    """
     *parents, last = key.split(".")
     place = entries
     for parent in parents:
-        below = _named(place.get(parent) or {})
+        below = place.get(parent, {})
         if not isinstance(below, dict):
             raise UserError(f"{origin}: {parent} is a value and has no key {last!r} below it")
-        place[parent] = dict(below)
-        place = place[parent]
-    place[last] = value
+        place = place.setdefault(parent, below)
+    if last == "name" and place.get("name") != value:
+        place.clear()
+    place[last] = _named(value) if isinstance(place.get(last), dict) else value
 
 
 def _explain(error: ValidationError) -> str:

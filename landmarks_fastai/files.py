@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all. Knows nothing about what is in it."""
+"""Writing a file whole or not at all, and reading JSON back. Knows nothing about what is in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from landmarks_fastai.errors import RunError
+from landmarks_fastai.errors import RunError, UserError
 
 
 @contextmanager
@@ -18,6 +18,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises
     ------
+    UserError
+        If there can be no such file: a part of its path is a file, or it is a folder itself.
     RunError
         If the file can't be written: no permission, no room.
     """
@@ -26,6 +28,11 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(
+            f"{path}: can't be written (a file stands where a folder should be, or the other way round);"
+            " choose another place"
+        ) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise RunError(f"{path}: can't be written ({reason}); make room or choose another place") from error
@@ -38,6 +45,23 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that `write_json` wrote.
+
+    Raises
+    ------
+    UserError
+        If it is none, or can't be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read as JSON ({error}); get a whole copy") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no JSON object; get a whole copy")
+    return content
 
 
 def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:

@@ -12,6 +12,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -29,7 +30,7 @@ class TrainingBar:
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
-        self.task: int | None = None
+        self.task: TaskID | None = None
         self.started = time.monotonic()
 
     def __enter__(self) -> TrainingBar:
@@ -61,13 +62,15 @@ class TrainingBar:
             self.bar.start()
             self.task = self.bar.add_task("", total=total, completed=done - 1)
         if self.task is not None:
-            self.bar.update(self.task, completed=done, description=f"loss {loss:.4f}  lr {lr:.2e}")  # type: ignore[arg-type]
+            numbers = f"loss {loss:.4f}  lr {lr:.2e}"
+            self.bar.update(self.task, completed=done, description=numbers)
 
     def epoch(self, row: dict[str, float]) -> None:
         """Print an epoch's numbers."""
         self.note(
-            f"epoch {row['epoch']:3.0f}  train loss {row['train_loss']:.4f}  valid loss {row['valid_loss']:.4f}"
-            f"  rmse {row['rmse']:.3f} px  nme {row['nme']:.2%}  lr {row['lr']:.2e}  {row['seconds']:.1f} s"
+            f"epoch {row['epoch']:3.0f}  train loss {row['train_loss']:.4f}"
+            f"  valid loss {row['valid_loss']:.4f}  rmse {row['rmse']:.3f} px  nme {row['nme']:.2%}"
+            f"  lr {row['lr']:.2e}  {row['seconds']:.1f} s"
         )
 
 
@@ -99,32 +102,36 @@ def download_bar() -> Iterator[Callable[[int, int | None], None]]:
 def print_report(report: Report) -> None:
     """Print the scores over all, complete and partial rows, and by point."""
     console = Console(highlight=False)
-    by = "inter-ocular" if report.normaliser == "inter_ocular" else "box"
-    table = Table(title=f"px of {report.image_size} px images; NME by {by} distance", title_justify="left")
-    for column in ("faces", "", "RMSE", "L1", "NME", "fail 8 %", "fail 10 %", "AUC 8 %", "AUC 10 %"):
-        table.add_column(column, justify="right")
+    by = "inter-ocular distance" if report.normaliser == "inter_ocular" else "box size"
+    console.print(f"px of {report.image_size} px images; NME and what follows from it by {by}")
+    table = _table("rows", "faces", "RMSE px", "L1 px", "NME", "fail 8%", "fail 10%", "AUC 8%", "AUC 10%")
     for name, scores in (("all", report.overall), ("complete", report.complete), ("partial", report.partial)):
         if scores.faces:
-            table.add_row(str(scores.faces), name, *_cells(scores, report.normaliser))
-    console.print(table)
-    points = Table()
-    for column in ("point", "labelled", "mean px", "RMSE px", "95 % px"):
-        points.add_column(column, justify="left" if column == "point" else "right")
+            table.add_row(name, f"{scores.faces:,}", *_cells(scores, report.normaliser))
+    console.print(table, "")
+    points = _table("point", "labelled", "mean px", "RMSE px", "95% below px")
     for point in report.points:
         numbers = (point.mean_distance, point.rmse, point.p95)
-        points.add_row(point.name, str(point.labelled), *(f"{number:.2f}" for number in numbers))
+        points.add_row(point.name, f"{point.labelled:,}", *(f"{number:.2f}" for number in numbers))
     console.print(points)
+
+
+def _table(*columns: str) -> Table:
+    """Make a table whose first column holds words, and the others numbers."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    return table
 
 
 def _cells(scores: Scores, normaliser: str) -> list[str]:
     nme = scores.nme_inter_ocular if normaliser == "inter_ocular" else scores.nme_box
-    shares = [nme, scores.failure_rate_8, scores.failure_rate_10]
+    shares = (nme, scores.failure_rate_8, scores.failure_rate_10)
+    areas = (scores.auc_8, scores.auc_10)
     return [
-        f"{scores.rmse:.3f}",
-        f"{scores.l1:.3f}",
-        *(f"{share:.2%}" for share in shares),
-        f"{scores.auc_8:.3f}",
-        f"{scores.auc_10:.3f}",
+        *(f"{error:.3f}" for error in (scores.rmse, scores.l1)),
+        *(f"{share:.1%}" for share in shares),
+        *(f"{area:.3f}" for area in areas),
     ]
 
 
@@ -135,9 +142,7 @@ def print_summary(summary: Summary, source: str) -> None:
     size = f"{summary.size} × {summary.size} px"
     console.print(f"{source}: {summary.rows:,} rows of {size}, {kind}", markup=False)
     console.print(f"complete: {summary.complete:,} rows   exact duplicates: {summary.duplicates:,} images")
-    points = Table()
-    for column in ("point", "labelled", "missing"):
-        points.add_column(column, justify="left" if column == "point" else "right")
+    points = _table("point", "labelled", "missing")
     for name, count in summary.labelled.items():
         points.add_row(Text(name), f"{count:,}", f"{summary.rows - count:,}")
     console.print(points)

@@ -29,7 +29,7 @@ def faces() -> FaceTable:
 
 @pytest.fixture(scope="session")
 def kaggle_zip() -> Path:
-    """The development data in Kaggle's layout."""
+    """Find the development data in Kaggle's layout."""
     path = SHARED / "facial-keypoints-detection.zip"
     if not path.is_file():
         pytest.skip("the development data is not here")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from landmarks_fastai.data.table import FaceTable
-from landmarks_fastai.errors import RunError
+from landmarks_fastai.errors import LandmarksError
 from landmarks_fastai.files import replacing
 from landmarks_fastai.schema import Schema
 
@@ -47,7 +47,7 @@ def remember(cache: Path, kind: str, key: tuple[str, ...], make: Callable[[], Fa
         with suppress(Exception):
             return _load(path)
     table = make()
-    with suppress(RunError, OSError), replacing(path) as part:
+    with suppress(LandmarksError, OSError), replacing(path) as part:
         _save(table, part)
     return table
 

@@ -11,20 +11,19 @@ import io
 import json
 import math
 import os
-import warnings
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from landmarks_fastai.data.cache import remember
 from landmarks_fastai.data.csvfile import CsvFile, check_near
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import UserError, nearest
+from landmarks_fastai.images import read_image
 from landmarks_fastai.schema import Schema, schema_from_names
 
 Floats = NDArray[np.float64]
@@ -223,7 +222,7 @@ def _read_faces(listing: _Listing, size: int, frame: str) -> FaceTable:
     for i, row in enumerate(rows):
         content = _read_bytes(row)
         digest.update(hashlib.sha256(content).digest())
-        picture = _decode(content, row)
+        picture = _picture(row)
         for name, (x, y) in zip(listing.schema.points, row.points, strict=True):
             check_near(row.where, name, x, y, picture.width, picture.height)
         square = _square(row.points, picture.width, picture.height, frame)
@@ -250,38 +249,12 @@ def _read_bytes(row: _Row) -> bytes:
         raise UserError(f"{row.where}: {row.path} can't be read ({error.strerror or error})") from error
 
 
-def _decode(content: bytes, row: _Row) -> Image.Image:
-    """Decode a picture to RGB, upright; what is transparent becomes white."""
-    # PIL warns of large pictures, which memory decides about, and of odd metadata, which we don't use
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(content)) as opened:
-                opened.load()
-                picture: Image.Image = opened
-                with suppress(Exception):  # broken metadata says nothing about the pixels, which are whole
-                    picture = ImageOps.exif_transpose(opened)
-            if picture.mode == "F":
-                raise UserError(f"{row.where}: {row.path} has pixels with fractions; save it in 8 or 16 bits")
-            if picture.mode.startswith("I"):  # 16 bits of gray, which PIL would cut off at 255
-                deep = np.asarray(picture).clip(0, 65535)
-                return Image.fromarray(np.rint(deep / 257).astype(np.uint8)).convert("RGB")
-            if picture.has_transparency_data:
-                white = Image.new("RGBA", picture.size, "white")
-                white.alpha_composite(picture.convert("RGBA"))
-                picture = white
-            return picture.convert("RGB")
-        except UserError:
-            raise
-        except UnidentifiedImageError:
-            raise UserError(
-                f"{row.where}: {row.path} is not a picture, or damaged from its first bytes"
-            ) from None
-        except Exception as error:  # PIL's decoders raise nearly every kind there is
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"{row.where}: {row.path} is damaged or cut off ({reason}); get a whole copy"
-            ) from error
+def _picture(row: _Row) -> Image.Image:
+    """Read a row's picture as prediction reads it."""
+    try:
+        return Image.fromarray(read_image(row.path))
+    except UserError as error:
+        raise UserError(f"{row.where}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,8 @@ def _merge(labellings: list[NDArray[np.int64]]) -> NDArray[np.int64]:
         ends.append(first[inverse])
     pairs = (np.concatenate(starts), np.concatenate(ends))
     graph = coo_array((np.ones(len(pairs[0]), bool), pairs), shape=(n, n))
-    labels = connected_components(graph, directed=False)[1]
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    joined = connected_components(graph, directed=False)[1]
+    _, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
 
 

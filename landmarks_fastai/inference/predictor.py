@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.inference.images import MAX_PIXELS
+from landmarks_fastai.images import MAX_PIXELS
 from landmarks_fastai.inference.modelfile import LoadedModel, ModelHeader, open_model
 from landmarks_fastai.schema import Schema
 

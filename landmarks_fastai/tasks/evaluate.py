@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.drawing import ced_figure, point_error_figure, save_png, sheet
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation import Report, evaluate_points
-from landmarks_fastai.files import write_json, write_text
+from landmarks_fastai.files import read_json, write_json, write_text
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.schema import Schema
 
@@ -29,10 +28,10 @@ def unseen_rows(run: Path, table: FaceTable) -> NDArray[np.int64] | None:
     """
     if not (run / "data.json").is_file():
         return None
-    data = json.loads((run / "data.json").read_text(encoding="utf-8"))
-    if data["sha256"] != table.digest:
+    data = read_json(run / "data.json")
+    if data.get("sha256") != table.digest:
         return None
-    if data["rows"] != len(table):
+    if data.get("rows") != len(table):
         raise UserError(
             f"{run}/data.json: the model was trained on {data['rows']} of these rows, so which are new to it"
             " can't be told by number; evaluate on other data, or with --rows all"

@@ -16,7 +16,7 @@ from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.drawing import draw_points, save_png, sheet
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.files import write_json, write_text
-from landmarks_fastai.inference.images import read_image
+from landmarks_fastai.images import read_image
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.tasks.evaluate import check_schema
 
@@ -72,7 +72,7 @@ def predict_images(
     for path in images:
         try:
             picture = read_image(path)
-            points = predictor.predict(picture, None if box is None else np.array([box]))
+            points = _points(predictor, picture, box, path)
         except UserError as error:
             failed(error)
             continue
@@ -82,6 +82,18 @@ def predict_images(
         drawing = out / f"{_free_stem(path, taken)}_points.png"
         save_png(drawing, drawn)
         yield Found(path, (picture.shape[1], picture.shape[0]), points, drawing)
+
+
+def _points(
+    predictor: Predictor,
+    picture: NDArray[np.uint8],
+    box: tuple[float, float, float, float] | None,
+    path: Path,
+) -> NDArray[np.float32]:
+    try:
+        return predictor.predict(picture, None if box is None else np.array([box]))
+    except UserError as error:  # a box that does not lie in this picture
+        raise UserError(f"{path}: {error}") from error
 
 
 def write_points_json(path: Path, found: Sequence[Found], predictor: Predictor) -> None:

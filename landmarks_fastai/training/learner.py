@@ -173,10 +173,21 @@ def _vision_learner(recipe: Recipe, dls: DataLoaders, table: FaceTable, channels
     return learn
 
 
+class TorchOptimizer(OptimWrapper):
+    """fastai's wrapper of a torch optimiser that shows its numbers alone: loggers stumble over the rest."""
+
+    @property
+    def hypers(self) -> list[dict[str, float]]:
+        """Return rate, momentum and the like of each parameter group."""
+        return [
+            {name: value for name, value in group.items() if type(value) is float} for group in super().hypers
+        ]
+
+
 def _optimizer(options: Optimizer) -> Callable[..., OptimWrapper]:
     """Return torch's own optimiser, as fastai takes it."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return partial(OptimWrapper, opt=partial(kinds[options.name], fused=True))
+    return partial(TorchOptimizer, opt=partial(kinds[options.name], fused=True))
 
 
 def _callbacks(recipe: Recipe) -> list[Callback]:

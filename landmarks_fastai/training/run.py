@@ -5,8 +5,8 @@ Each step is a public function of another room; this one puts them in order.
 
 from __future__ import annotations
 
-import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,9 +30,10 @@ from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.drawing import history_figure, lr_find_figure, save_png, sheet
 from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.evaluation import Report, evaluate_points
-from landmarks_fastai.files import replacing, write_json, write_text
+from landmarks_fastai.files import read_json, replacing, write_json, write_text
 from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, save_model
 from landmarks_fastai.inference.onnx_export import export_onnx
+from landmarks_fastai.network import resnet
 from landmarks_fastai.training.callbacks import (
     AverageWeights,
     EpochLog,
@@ -42,10 +43,13 @@ from landmarks_fastai.training.callbacks import (
 )
 from landmarks_fastai.training.card import model_card
 from landmarks_fastai.training.checkpoint import BEST, LAST, Checkpoint, Resume, epochs_from, read_tensors
-from landmarks_fastai.training.learner import build_learner, logging_callbacks
+from landmarks_fastai.training.learner import build_learner, choose_device, logging_callbacks
 from landmarks_fastai.training.schedules import ScheduleByStep
 
 Progress = Callable[[int, int | None], None]
+
+LR_PLOT = "lr_find.png"
+"""What `find_lr` leaves: a folder that holds nothing else is still free for a run."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +120,19 @@ def train(
     RunError
         If the folder can't be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
+    if is_taken(folder) and not overwrite:
         raise UserError(
             f"{folder} holds something already; choose another --out, or use --overwrite or --resume"
         )
+    _check_machine(recipe)
     with _locked(folder):
         set_seed(recipe.seed, reproducible=True)
         table = load_table(recipe.data, cache, recipe.seed, progress)
         parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
         learn = build_learner(recipe, table, parts, folder)
         watchers = logging_callbacks(recipe, folder)
-        _clear(folder)
+        if is_taken(folder):
+            _clear(folder)
         write_text(folder / "config.yaml", dump_recipe(recipe))
         write_json(folder / "data.json", describe_data(table, parts))
         _tell(reporter, learn, parts)
@@ -149,7 +155,7 @@ def resume(folder: Path, cache: Path, reporter: Reporter, *, progress: Progress 
         set_seed(recipe.seed, reproducible=True)
         table = load_table(recipe.data, cache, recipe.seed, progress)
         parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
-        if json.loads((folder / "data.json").read_text()) != describe_data(table, parts):
+        if read_json(folder / "data.json") != describe_data(table, parts):
             raise UserError(
                 f"{folder}: {recipe.data.source} is not the data that this run began with; train anew"
             )
@@ -174,15 +180,17 @@ def find_lr(
     tuple[float, Path]
         The rate it suggests (its "valley"), and where the plot was saved.
     """
+    _check_machine(recipe)
     set_seed(recipe.seed, reproducible=True)
     table = load_table(recipe.data, cache, recipe.seed, progress)
     parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
     learn = build_learner(recipe, table, parts, folder)
     learn.remove_cbs([ScheduleByStep, AverageWeights])
-    with learn.no_logging():
+    # fastai writes the weights to put back into `model_dir`
+    with learn.no_logging(), tempfile.TemporaryDirectory() as learn.model_dir:
         suggestion = float(learn.lr_find(show_plot=False).valley)
     losses = [float(loss) for loss in learn.recorder.losses]
-    plot = folder / "lr_find.png"
+    plot = folder / LR_PLOT
     save_png(plot, lr_find_figure([float(lr) for lr in learn.recorder.lrs], losses, suggestion))
     return suggestion, plot
 
@@ -271,6 +279,12 @@ def _tell(reporter: Reporter, learn: Learner, parts: Split) -> None:
     )
 
 
+def _check_machine(recipe: Recipe) -> None:
+    """Refuse what can't be trained here before the faces are fetched, which may take minutes."""
+    resnet(recipe.model.arch)
+    choose_device(recipe.training.device)
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the run folder: two runs in one folder would mix their files."""
@@ -298,9 +312,16 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
+def is_taken(folder: Path) -> bool:
+    """Tell whether something stands in the way of a new run in `folder`."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(entry.name != LR_PLOT for entry in folder.iterdir())
+
+
 def next_folder(runs: Path, name: str) -> Path:
     """Return runs/NAME, or runs/NAME-2, runs/NAME-3 … where that is taken."""
     number = 1
-    while (folder := runs / (name if number == 1 else f"{name}-{number}")).exists():
+    while is_taken(folder := runs / (name if number == 1 else f"{name}-{number}")):
         number += 1
     return folder

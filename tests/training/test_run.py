@@ -71,7 +71,7 @@ def small_recipe(**training: object) -> Recipe:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of four epochs that nothing interrupted."""
+    """Train four epochs that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     cache = tmp_path_factory.getbasetemp() / "cache"
     train(small_recipe(), folder, cache, Listener())

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.inference.images import find_images, read_image
+from landmarks_fastai.images import find_images, read_image
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 

@@ -1,0 +1,85 @@
+"""Input size, head and schedule under about the same training time; people held out.
+
+    python benchmarks/recipe.py --data facial-keypoints-detection.zip
+
+Writes recipe.json after each row, and recipe.md. A row that stands in recipe.json is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from holdout import HERE, hold_out, judge, load, machine, read_results, train_on, write_results
+
+from landmarks_fastai.config import load_recipe
+
+# name: (what differs from the default recipe, epochs that take about five minutes on the machine below)
+ROWS: dict[str, list[str]] = {
+    "soft-argmax, 64 px, one-cycle, L1": ["training.epochs=11"],
+    "the same at 80 px": ["training.epochs=8", "model.input_size=80"],
+    "the same at 96 px": ["training.epochs=6", "model.input_size=96"],
+    "the same with smooth L1, beta 3 %": [
+        "training.epochs=11",
+        "training.loss={name: smooth_l1, beta: 0.03}",
+    ],
+    "the same with lin-relu-lin": ["training.epochs=12", "model.head=lin-relu-lin"],
+    "the same with flat-cosine": ["training.epochs=11", "training.schedule={name: flat_cos, max_lr: 0.002}"],
+    "the default recipe, whole": [],
+}
+
+
+def main() -> None:
+    """Run what is missing, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="Kaggle's zip, or another in its layout")
+    parser.add_argument("--only", help="run this row alone")
+    options = parser.parse_args()
+    results = read_results("recipe")
+    table, groups = load(options.data)
+    train, out = hold_out(groups, 0.2, seed=0)
+    results["setting"] = {
+        "faces": len(table),
+        "train": len(train),
+        "held_out": len(out),
+        "sha256": table.digest,
+        "machine": machine(),
+    }
+    for name, settings in ROWS.items():
+        if name in results or options.only not in (None, name):
+            continue
+        print(name)
+        recipe = load_recipe("default", {"seed": 0}, settings)
+        predictor, seconds = train_on(recipe, table, train, out)
+        report = judge(predictor, table, out)
+        results[name] = {
+            "epochs": recipe.training.epochs,
+            "minutes": round(seconds / 60, 1),
+            "rmse": round(report.overall.rmse, 3),
+            "rmse_complete": round(report.complete.rmse, 3),
+            "nme": round(report.overall.nme_inter_ocular, 4),
+            "failure_8": round(report.overall.failure_rate_8, 4),
+        }
+        write_results("recipe", results)
+    setting = results["setting"]
+    lines = [
+        "# Which input size, head and schedule",
+        "",
+        f"`python benchmarks/recipe.py`: {setting['train']:,} faces to train, {setting['held_out']:,} faces of"
+        " other people held out (whole groups), seed 0, the last weights, no test-time tricks;"
+        f" {setting['machine']}, float32. RMSE in px of the 96 px images.",
+        "",
+        "| recipe | epochs | minutes | RMSE | RMSE of complete rows | NME | failures at 8 % |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in ROWS:
+        if name in results:
+            row = results[name]
+            lines.append(
+                f"| {name} | {row['epochs']} | {row['minutes']} | {row['rmse']:.3f} |"
+                f" {row['rmse_complete']:.3f} | {row['nme']:.2%} | {row['failure_8']:.1%} |"
+            )
+    (HERE / "recipe.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
