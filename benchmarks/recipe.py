@@ -17,7 +17,6 @@ from landmarks_fastai.config import load_recipe
 ROWS: dict[str, list[str]] = {
     "soft-argmax, 64 px, one-cycle, L1": ["training.epochs=11"],
     "the same at 80 px": ["training.epochs=8", "model.input_size=80"],
-    "the same at 96 px": ["training.epochs=6", "model.input_size=96"],
     "the same with smooth L1, beta 3 %": [
         "training.epochs=11",
         "training.loss={name: smooth_l1, beta: 0.03}",

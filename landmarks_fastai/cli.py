@@ -5,6 +5,7 @@ The only room, beside the web page, that prints, exits and reads options.
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
 from pathlib import Path
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 
 RUNS = Path("runs")
+CTRL_C = 130
 
 ConfigOption = Annotated[
     str, typer.Option("--config", "-c", help="A recipe's name (see configs/) or YAML file.")
@@ -63,22 +65,29 @@ def run(arguments: list[str], debug: bool = False) -> int:
     """
     try:
         code = app(arguments or ["--help"], prog_name="landmarks-fastai", standalone_mode=False)
+        if code == CTRL_C:  # typer has swallowed the KeyboardInterrupt
+            raise KeyboardInterrupt
         return int(code or 0)
-    except LandmarksError as error:
-        message, status = str(error), error.exit_code
-    except ClickError as error:
-        message, status = getattr(error, "format_message", error.__str__)(), 2
-    except (KeyboardInterrupt, typer.Abort):
-        message, status = "stopped", 1
-    except OSError as error:  # what no room has foreseen is still the machine's doing
-        where = f"{error.filename}: " if error.filename else ""
-        message, status = f"{where}{error.strerror or error}", 1
-    except Exception as error:
-        message, status = f"{type(error).__name__}: {error} (a fault of ours; --debug shows where)", 1
-    if debug:
-        traceback.print_exc()
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        message, status = _explain(error)
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return status
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """Turn whatever ended a command into a line and an exit code."""
+    if isinstance(error, LandmarksError):
+        return str(error), error.exit_code
+    if isinstance(error, ClickError):
+        return getattr(error, "format_message", error.__str__)(), 2
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return "stopped", 1
+    if isinstance(error, OSError):  # what no room has foreseen is still the machine's doing
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 1
+    return f"{type(error).__name__}: {error} (a fault of ours; --debug shows where)", 1
 
 
 @app.command()
@@ -150,10 +159,11 @@ def train(
         _say("loading …")
         from landmarks_fastai.training.run import next_folder
 
-        folder = out or next_folder(RUNS, Path(config).stem)
+        name = Path(config).stem
         if find_lr:
-            _find_lr(recipe, folder)
+            _find_lr(recipe, out or next_folder(RUNS, f"{name}-lr"))
             return
+        folder = out or next_folder(RUNS, name)
         outcome = _train(recipe, folder, overwrite)
     _print_outcome(outcome)
 
@@ -420,7 +430,7 @@ def _parse_box(text: str) -> tuple[float, float, float, float]:
         x0, y0, x1, y1 = (float(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"--box {text}: write four numbers, x0,y0,x1,y1 in pixels") from None
-    if x1 <= x0 or y1 <= y0:
+    if not (-math.inf < x0 < x1 < math.inf and -math.inf < y0 < y1 < math.inf):  # nan is never less
         raise UserError(f"--box {text}: x1 and y1 must lie right of and below x0 and y0")
     return x0, y0, x1, y1
 

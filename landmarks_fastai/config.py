@@ -208,7 +208,9 @@ class CyclicSchedule(Options):
     @model_validator(mode="after")
     def _consistent(self) -> CyclicSchedule:
         if self.gamma is not None and self.mode != "exp_range":
-            raise ValueError(f"gamma acts in mode exp_range only, not in {self.mode}; remove it, or set it to null")
+            raise ValueError(
+                f"gamma acts in mode exp_range only, not in {self.mode}; remove it, or set it to null"
+            )
         if self.base_lr > self.max_lr:
             raise ValueError("base_lr is above max_lr")
         return self

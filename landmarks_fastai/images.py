@@ -7,6 +7,7 @@ nothing about faces, boxes or networks.
 from __future__ import annotations
 
 import glob
+import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -100,13 +101,13 @@ def find_images(arguments: Sequence[str | Path]) -> list[Path]:
 
 def _expand(argument: Path) -> list[Path]:
     """Return the pictures that one argument names."""
-    if argument.is_dir():
+    if os.path.isdir(argument):  # Path.is_dir raises where a name is too long to be one
         pictures = _pictures(argument.iterdir())
         if not pictures:
             raise UserError(f"{argument}: no pictures right in this folder; {READ}")
         return pictures
     # a file may well be called "face [1].jpg", so being there comes before being a pattern
-    if argument.exists():
+    if os.path.exists(argument):
         return [argument]
     if glob.has_magic(str(argument)):
         pictures = _pictures(Path(match) for match in glob.glob(str(argument), recursive=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("LANDMARKS_FASTAI_CACHE", str(cache))
     os.environ.setdefault("MPLBACKEND", "agg")
     return cache
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train once, as a user would: a folder with runs/quick, and train.log with what was printed."""
+    from landmarks_fastai.cli import run
+
+    folder = tmp_path_factory.mktemp("workplace")
+    options = "--config quick --data synthetic --epochs 2 --batch-size 16 --device cpu"
+    small = ["--set", "data.count=60", "--set", "model.input_size=32", "--set", "training.precision=fp32"]
+    with pytest.MonkeyPatch.context() as patch, (folder / "train.log").open("w") as log, redirect_stdout(log):
+        patch.chdir(folder)
+        patch.setenv("LANDMARKS_FASTAI_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        assert run(["train", *options.split(), *small]) == 0
+    return folder

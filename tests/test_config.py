@@ -51,7 +51,9 @@ def test_every_recipe_loads() -> None:
         assert isinstance(load_recipe(name), Recipe)
 
 
-@pytest.mark.parametrize(("name", "batch_size", "step_up"), [("resnet18", 625, 2000), ("resnet34", 420, 2400)])
+@pytest.mark.parametrize(
+    ("name", "batch_size", "step_up"), [("resnet18", 625, 2000), ("resnet34", 420, 2400)]
+)
 def test_the_origin_s_numbers_to_the_letter(name: str, batch_size: int, step_up: int) -> None:
     recipe = load_recipe(name)
     assert recipe.model.arch == name
@@ -79,8 +81,12 @@ def test_settings_lie_over_options_and_those_over_the_file(tmp_path: Path) -> No
 
 
 def test_another_name_replaces_the_whole_part(tmp_path: Path) -> None:
-    path = written(tmp_path, "augment: {name: standard, rotate: 44, blur: 1}\nmodel: {head: {width: 7}}\n".replace(
-        "{width: 7}", "{name: soft-argmax, width: 7}"))
+    path = written(
+        tmp_path,
+        "augment: {name: standard, rotate: 44, blur: 1}\nmodel: {head: {width: 7}}\n".replace(
+            "{width: 7}", "{name: soft-argmax, width: 7}"
+        ),
+    )
     assert load_recipe(path).augment == StandardAugment(rotate=44, blur=1)
     assert load_recipe(path, settings=["augment=origin"]).augment == OriginAugment()
     assert load_recipe(path, settings=["augment.name=origin"]).augment == OriginAugment()
@@ -129,7 +135,10 @@ def test_a_file_of_comments_is_all_defaults(tmp_path: Path) -> None:
         ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1 (got 0)"),
         ("training.epochs=many", "(got 'many')"),
         ("data.source.name=x", "source is a value and has no key 'name' below it"),
-        ("training.schedule={name: cyclic, mode: triangular, gamma: 0.9}", "gamma acts in mode exp_range only"),
+        (
+            "training.schedule={name: cyclic, mode: triangular, gamma: 0.9}",
+            "gamma acts in mode exp_range only",
+        ),
         ("training.schedule={name: cyclic, base_lr: 1}", "base_lr is above max_lr"),
         ("training.epochs", "write it as key.sub=value"),
         ("=3", "write it as key.sub=value"),
@@ -146,7 +155,7 @@ def test_a_wrong_key_or_value_is_named(setting: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("model: [", "can't be read as YAML at line 2"),
+        ("seed: 1\nmodel: [", "can't be read as YAML at line 2"),
         ("- a\n- b\n", "a recipe is a YAML mapping with the keys seed, model"),
         ("false\n", "a recipe is a YAML mapping"),
         ("seed: 1\ndata: {}\nseed: 2\n", "can't be read as YAML at line 3: the key 'seed' stands twice"),
@@ -192,7 +201,10 @@ augments = st.one_of(
     st.builds(StandardAugment, rotate=floats(0, 180), flip=share, contrast=floats(0, 1e6)),
 )
 losses = st.one_of(
-    st.just(L1Loss()), st.just(MSELoss()), st.builds(SmoothL1Loss, beta=rates), st.builds(WingLoss, width=rates)
+    st.just(L1Loss()),
+    st.just(MSELoss()),
+    st.builds(SmoothL1Loss, beta=rates),
+    st.builds(WingLoss, width=rates),
 )
 schedules = st.one_of(
     st.builds(
@@ -206,13 +218,16 @@ recipes = st.builds(
     Recipe,
     seed=st.integers(0, 2**32 - 1),
     model=st.builds(Model, arch=st.text(), head=heads, input_size=st.integers(32, 1024)),
-    data=st.builds(Data, source=st.text(), limit=st.none() | st.integers(2, 10**6), complete_only=st.booleans()),
+    data=st.builds(
+        Data, source=st.text(), limit=st.none() | st.integers(2, 10**6), complete_only=st.booleans()
+    ),
     augment=augments,
     training=st.builds(
         Training,
         loss=losses,
         schedule=schedules,
-        optimizer=st.builds(AdamOptimizer, weight_decay=share) | st.builds(AdamWOptimizer, weight_decay=share),
+        optimizer=st.builds(AdamOptimizer, weight_decay=share)
+        | st.builds(AdamWOptimizer, weight_decay=share),
         wandb=st.none() | st.sampled_from(["yes", "1", "null", "ä: b", "# c"]),
     ),
 )

@@ -89,7 +89,12 @@ def few() -> FaceTable:
 
 @pytest.mark.parametrize(
     ("arch", "head"),
-    [("resnet18", "lin-relu-lin"), ("resnet18", "linear"), ("resnet18", "soft-argmax"), ("resnet50", "soft-argmax")],
+    [
+        ("resnet18", "lin-relu-lin"),
+        ("resnet18", "linear"),
+        ("resnet18", "soft-argmax"),
+        ("resnet50", "soft-argmax"),
+    ],
 )
 def test_training_s_weights_fit_inference_s_network(
     few: FaceTable, tmp_path: Path, arch: str, head: str
@@ -116,7 +121,7 @@ def test_training_s_weights_fit_inference_s_network(
 def test_unknown_parts_are_named_with_the_nearest() -> None:
     with pytest.raises(UserError, match="no architecture is called 'resnet19'; did you mean 'resnet1"):
         resnet("resnet19")
-    with pytest.raises(UserError, match="no architecture is called 'vgg16'; known: .*resnet18"):
+    with pytest.raises(UserError, match=r"no architecture is called 'vgg16'; known: .*resnet18"):
         resnet("vgg16")
     with pytest.raises(UserError, match="no head is called 'linaer'; did you mean 'linear'"):
         build_head({"name": "linaer"}, WIDTHS, 3)

@@ -19,7 +19,7 @@ from landmarks_fastai.errors import LandmarksError
 from landmarks_fastai.files import replacing
 from landmarks_fastai.schema import Schema
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when a reader makes another table of the same bytes, so that older files are not found."""
 
 

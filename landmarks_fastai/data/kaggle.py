@@ -16,7 +16,6 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from landmarks_fastai.data.cache import sha256
 from landmarks_fastai.data.csvfile import CsvFile, check_near
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import UserError, nearest
@@ -104,13 +103,16 @@ def read_training(path: Path) -> FaceTable:
             names.append(f"{name} line {line}")
         if not names:
             raise UserError(f"{file.label}: no rows below the header; there is nothing to learn from")
+    coordinates = np.array(points, dtype=np.float32)
+    digest = hashlib.sha256(pixels)  # of the faces: the same faces are known again in any wrapping
+    digest.update(coordinates.tobytes())
     return FaceTable(
         images=_images(pixels),
-        points=np.array(points, dtype=np.float32),
+        points=coordinates,
         schema=KAGGLE15,
         names=tuple(names),
         source=str(path),
-        digest=sha256(path),
+        digest=digest.hexdigest(),
     )
 
 

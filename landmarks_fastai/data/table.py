@@ -32,7 +32,8 @@ class FaceTable:
     source
         Where the faces came from, in words.
     digest
-        SHA-256 of what was read, as hex: two tables with the same digest hold the same faces.
+        SHA-256 of the faces or of what they were read from, as hex: two tables that were read with the
+        same digest hold the same faces.
     groups
         (N,) int64: rows with the same number must not be split (one person, one scene). None where
         the source does not say; `split.py` then looks for near-duplicates itself.

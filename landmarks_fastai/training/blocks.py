@@ -37,6 +37,7 @@ from torch.nn import functional
 from landmarks_fastai.config import Recipe
 from landmarks_fastai.data.split import Split
 from landmarks_fastai.data.table import FaceTable
+from landmarks_fastai.errors import UserError
 from landmarks_fastai.training.augment import AugmentBatch
 
 ITEM_TYPES = (np.integer, int, str, Path, Image.Image, np.ndarray)
@@ -247,6 +248,11 @@ def face_dataloaders(
     -------
     DataLoaders
         Batches are (TensorImage (B, C, S, S), TensorPoint (B, K, 2)), normalised and scaled.
+
+    Raises
+    ------
+    UserError
+        If batches of one face are too small for the network.
     """
     size, channels = recipe.model.input_size, len(mean)
     block = DataBlock(
@@ -259,10 +265,16 @@ def face_dataloaders(
         ],
     )
     per_epoch = len(split.train) * recipe.data.multiplier
+    batch_size = min(recipe.training.batch_size, per_epoch)
+    if batch_size == 1 and size <= 32:  # the last stage is one cell: batch normalisation has one value
+        raise UserError(
+            f"one face a batch can't be learnt from at {size} px: use training.batch_size of at least 2,"
+            f" and at least 2 faces to train on (there are {per_epoch})"
+        )
     dls = block.dataloaders(
         table,
         path=path,
-        bs=min(recipe.training.batch_size, per_epoch),
+        bs=batch_size,
         val_bs=128,
         device=device,
         num_workers=recipe.training.workers,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from landmarks_fastai.config import Optimizer, Recipe
 from landmarks_fastai.data.split import Split
 from landmarks_fastai.data.table import FaceTable
-from landmarks_fastai.errors import UserError
+from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.evaluation import box_size, inter_ocular_distance, nme, rmse
 from landmarks_fastai.inference.modelfile import ModelHeader
 from landmarks_fastai.network import Stages, build_head, cut_resnet, resnet, stage_widths
@@ -105,7 +105,9 @@ def build_learner(recipe: Recipe, table: FaceTable, split: Split, folder: Path) 
     Raises
     ------
     UserError
-        If the recipe asks for what is not there: an architecture, a device, weights, a package.
+        If the recipe asks for what is not there: an architecture, a device.
+    RunError
+        If the ImageNet weights can't be fetched.
     """
     device = choose_device(recipe.training.device)
     channels = 3 if recipe.model.pretrained else table.channels
@@ -163,7 +165,7 @@ def _vision_learner(recipe: Recipe, dls: DataLoaders, table: FaceTable, channels
             cbs=_callbacks(recipe),
         )
     except OSError as error:  # urllib's errors are OSErrors
-        raise UserError(
+        raise RunError(
             f"model.pretrained: the ImageNet weights of {recipe.model.arch} can't be fetched ({error});"
             f" connect to a network once, or put the file into {torch.hub.get_dir()}/checkpoints,"
             " or train from scratch with --set model.pretrained=false"

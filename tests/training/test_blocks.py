@@ -100,6 +100,14 @@ def test_an_epoch_meets_each_face_as_often_as_the_multiplier_says(faces: FaceTab
     assert dls.train.new(shuffle=False, drop_last=False).n == 40
 
 
+def test_worker_processes_deal_out_the_same_epoch(faces: FaceTable) -> None:
+    entries = {"augment": "none", "training": {"batch_size": 8, "workers": 2}}
+    parts = Split(np.arange(0, 48), np.arange(48, 60), np.arange(60), "random", 0)
+    dls = loaders(faces, check_recipe(entries, "a test"), parts)
+    seen = np.concatenate([np.asarray(points[:, 10]) for _, points in dls.train])
+    assert len(np.unique(seen.round(5), axis=0)) == len(seen) == 48
+
+
 def test_epochs_differ_and_seeds_repeat(faces: FaceTable) -> None:
     dls = loaders(faces, recipe_with())
 

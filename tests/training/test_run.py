@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from landmarks_fastai.config import Recipe, check_recipe, load_recipe
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.inference.predictor import Predictor
-from landmarks_fastai.training.run import find_lr, next_folder, resume, train
+from landmarks_fastai.training.run import find_lr, is_taken, next_folder, resume, train
 
 SHELF = {
     "config.yaml",
@@ -148,6 +148,13 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_model_too(tmp_path: Path, own_cache:
     assert np.isfinite(Predictor.open(tmp_path / "run", "cpu").predict_crops(faces.images)).all()
 
 
+def test_bfloat16_trains_too_and_is_named(tmp_path: Path, own_cache: Path) -> None:
+    listener = Listener()
+    outcome = train(small_recipe(epochs=1, precision="bf16"), tmp_path / "run", own_cache, listener)
+    assert "bfloat16" in listener.notes[0]
+    assert np.isfinite(outcome.report.overall.rmse)
+
+
 def test_early_stopping_stops(tmp_path: Path, own_cache: Path) -> None:
     recipe = small_recipe(epochs=30, patience=1, schedule={"name": "one_cycle", "max_lr": 1e-9}, ema=0)
     outcome = train(recipe, tmp_path / "run", own_cache, Listener())
@@ -202,11 +209,14 @@ def test_the_lr_finder_saves_its_plot(tmp_path: Path, own_cache: Path) -> None:
     suggestion, plot = find_lr(small_recipe(), tmp_path / "run", own_cache)
     assert 1e-7 < suggestion < 10
     assert plot.read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lr_find.png"]
+    assert not is_taken(tmp_path / "run")
 
 
 def test_folders_are_numbered(tmp_path: Path) -> None:
     assert next_folder(tmp_path, "quick") == tmp_path / "quick"
     (tmp_path / "quick").mkdir()
+    (tmp_path / "quick" / "config.yaml").touch()
     assert next_folder(tmp_path, "quick") == tmp_path / "quick-2"
 
 
