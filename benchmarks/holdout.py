@@ -94,7 +94,8 @@ def judge(predictor: Predictor, table: FaceTable, rows: NDArray[np.int64]) -> Re
 
 def machine() -> str:
     """Say what it ran on, without saying where."""
-    return f"{torch.get_num_threads()} threads, torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
+    versions = f"torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
+    return f"{torch.get_num_threads()} threads, {versions}"
 
 
 def read_results(name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ ITERATIONS = 40
 
 
 def measure(data: str, multiplier: int) -> None:
-    """Train for some iterations and print the process's peak memory in MiB, and how many faces an epoch has."""
+    """Train for some iterations; print the process's peak memory in MiB and the faces of an epoch."""
     from fastai.callback.core import Callback, CancelFitException
     from holdout import HERE, load_faces
 
@@ -67,7 +67,8 @@ def main() -> None:
     lines = [
         "# Peak memory by multiplier",
         "",
-        f"`python benchmarks/memory.py`: the whole process, {ITERATIONS} iterations of the default recipe on the CPU.",
+        f"`python benchmarks/memory.py`: the whole process, {ITERATIONS} iterations of the default recipe"
+        " on the CPU.",
         "",
         "| multiplier | faces an epoch | peak MiB | against 1 |",
         "| --- | --- | --- | --- |",

@@ -57,13 +57,13 @@ def main() -> None:
         valid, unseen = (np.array([row[name] for row in rows]) for name in ("validation", "unseen"))
         gap = (unseen - valid) / unseen
         lines.append(
-            f"| {kind} | {valid.mean():.3f} ± {valid.std(ddof=1):.3f} | {unseen.mean():.3f} ± {unseen.std(ddof=1):.3f}"
-            f" | {gap.mean():.1%} ± {gap.std(ddof=1):.1%} |"
+            f"| {kind} | {valid.mean():.3f} ± {valid.std(ddof=1):.3f} |"
+            f" {unseen.mean():.3f} ± {unseen.std(ddof=1):.3f} | {gap.mean():.1%} ± {gap.std(ddof=1):.1%} |"
         )
     lines += [
         "",
-        "The groups come from pixels, so some people still stand on both sides of the grouped split, in another"
-        " scene or light: it, too, flatters a little.",
+        "The groups come from pixels, so some people still stand on both sides of the grouped split, in"
+        " another scene or light: it, too, flatters a little.",
     ]
     (HERE / "splits.md").write_text("\n".join(lines) + "\n")
 
