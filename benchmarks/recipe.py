@@ -22,7 +22,7 @@ ROWS: dict[str, list[str]] = {
         "training.loss={name: smooth_l1, beta: 0.03}",
     ],
     "the same with lin-relu-lin": ["training.epochs=12", "model.head=lin-relu-lin"],
-    "the same with flat-cosine": ["training.epochs=11", "training.schedule={name: flat_cos, max_lr: 0.002}"],  # noqa: E501
+    "smooth L1 with flat-cosine": ["training.epochs=11", "training.schedule={name: flat_cos, max_lr: 0.002}"],
     "the default recipe, whole": [],
 }
 

@@ -472,8 +472,8 @@ def save_png(path: str | Path, picture: Picture | Figure) -> None:
 
     Raises
     ------
-    RunError
-        If it can't be written: no such folder, no permission, no room.
+    UserError, RunError
+        If it can't be written: a file stands where its folder should be; no permission, no room.
     """
     from PIL import Image
 

@@ -348,14 +348,17 @@ def test_a_full_disk_leaves_the_old_picture_and_nothing_else(tmp_path, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RunError, match=r"curves.png can't be written \(No space left on device\)"):
+    with pytest.raises(RunError, match=r"curves\.png: can't be written \(No space left on device\)"):
         dr.save_png(target, flat(4, 4))
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
-def test_a_missing_folder_is_told(tmp_path):
-    with pytest.raises(RunError, match="No such file or directory"):
-        dr.save_png(tmp_path / "none" / "curves.png", flat(4, 4))
+def test_a_missing_folder_is_made_and_a_file_in_its_place_is_told(tmp_path):
+    dr.save_png(tmp_path / "new" / "curves.png", flat(4, 4))
+    assert (tmp_path / "new" / "curves.png").is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"curves\.png: can't be written"):
+        dr.save_png(tmp_path / "file" / "curves.png", flat(4, 4))
 
 
 def test_matplotlib_comes_late_and_pyplot_never():

@@ -175,7 +175,7 @@ def test_cached_until_something_changes(folder, monkeypatch):
     first = read(folder)
     kept = list((folder.parent / "cache" / "parsed").iterdir())
     assert [file.suffix for file in kept] == [".npz"]
-    decode = "landmarks_fastai.data.folder._decode"
+    decode = "landmarks_fastai.data.folder.read_image"
     with monkeypatch.context() as patch:
         patch.setattr(decode, lambda *_: pytest.fail("decoded again"))
         again = read(folder)
@@ -247,7 +247,7 @@ def _cut_off(path):
     [
         (_cut_off, "cut off"),
         (lambda path: path.write_text("not a picture"), "not a picture"),
-        (lambda path: path.write_bytes(b""), "not a picture"),
+        (lambda path: path.write_bytes(b""), "0 bytes"),
     ],
 )
 def test_a_broken_picture_is_one_line(folder, spoil, word):
