@@ -63,8 +63,8 @@ def main() -> None:
     lines = [
         "# Which input size, head and schedule",
         "",
-        f"`python benchmarks/recipe.py`: {setting['train']:,} faces to train, {setting['held_out']:,} faces of"
-        " other people held out (whole groups), seed 0, the last weights, no test-time tricks;"
+        f"`python benchmarks/recipe.py`: {setting['train']:,} faces to train, {setting['held_out']:,} faces"
+        " of other people held out (whole groups), seed 0, the last weights, no test-time tricks;"
         f" {setting['machine']}, float32. RMSE in px of the 96 px images.",
         "",
         "| recipe | epochs | minutes | RMSE | RMSE of complete rows | NME | failures at 8 % |",

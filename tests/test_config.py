@@ -131,7 +131,7 @@ def test_a_file_of_comments_is_all_defaults(tmp_path: Path) -> None:
         ("training.schedule.gamma=0.9", "training.schedule.gamma: no such key"),
         ("training.schedule.step_up=9", "training.schedule.step_up: no such key"),
         ("augment.jitter=0.9", "augment.jitter: no such key"),
-        ("training.loss.beta=1", "training.loss.beta: no such key"),
+        ("training.loss.width=1", "training.loss.width: no such key"),
         ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1 (got 0)"),
         ("training.epochs=many", "(got 'many')"),
         ("data.source.name=x", "source is a value and has no key 'name' below it"),
