@@ -46,8 +46,8 @@ def main() -> None:
         "# What a validation split says, and what is true",
         "",
         f"`python benchmarks/splits.py`: the default recipe for {EPOCHS} epochs at 48 px without"
-        f" augmentation, on {len(table):,} faces of which a fifth is held out by whole groups; {machine()}. RMSE in px at"
-        f" {table.size} px, mean ± standard deviation over seeds {', '.join(map(str, SEEDS))}.",
+        f" augmentation, on {len(table):,} faces of which a fifth is held out by whole groups;"
+        f" {machine()}. RMSE in px at {table.size} px, mean ± standard deviation over seeds {', '.join(map(str, SEEDS))}.",
         "",
         "| split | its validation RMSE | RMSE on people held out | validation is too low by |",
         "| --- | --- | --- | --- |",

@@ -342,7 +342,8 @@ def check_recipe(entries: object, origin: str) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return the whole recipe as YAML, every default written out."""
-    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
+    # in ASCII: raw, some characters that a path may hold (U+0085) would be read back as line breaks
+    return yaml.safe_dump(recipe.model_dump(), sort_keys=False)
 
 
 def _find(config: str) -> Path:

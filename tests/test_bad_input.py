@@ -276,7 +276,10 @@ def test_a_box_beside_the_picture(here: Path, refused: Refused, model: str) -> N
         ("train --set model.head=soft-argmaks", ("model.head", "did you mean 'soft-argmax'")),
         ("train --set training.epoch=3", ("training.epoch", "did you mean 'epochs'")),
         ("train --set training.precision=fp23", ("training.precision", "did you mean 'fp32'")),
-        ("train --set training.schedule.gamma=0.9", ("training.schedule.gamma", "no such key", "max_lr")),
+        (
+            "train --set training.schedule=one_cycle --set training.schedule.gamma=0.9",
+            ("training.schedule.gamma", "no such key", "max_lr"),
+        ),
         ("train --set data.count=9 --data faces.csv", ("data.count", "faces.csv")),
         ("train --config resnet81", ("'resnet81'", "did you mean 'resnet18'")),
         ("train --epochs many", ("--epochs", "valid integer")),
