@@ -47,7 +47,8 @@ def main() -> None:
         "",
         f"`python benchmarks/splits.py`: the default recipe for {EPOCHS} epochs at 48 px without"
         f" augmentation, on {len(table):,} faces of which a fifth is held out by whole groups;"
-        f" {machine()}. RMSE in px at {table.size} px, mean ± standard deviation over seeds {', '.join(map(str, SEEDS))}.",
+        f" {machine()}. RMSE in px at {table.size} px, mean ± standard deviation over seeds"
+        f" {', '.join(map(str, SEEDS))}.",
         "",
         "| split | its validation RMSE | RMSE on people held out | validation is too low by |",
         "| --- | --- | --- | --- |",

@@ -35,7 +35,6 @@ from landmarks_fastai.config import (
 )
 from landmarks_fastai.errors import UserError
 
-
 KNOWN = """
 model: {head: soft-argmax}
 augment: standard
