@@ -246,3 +246,9 @@ def test_a_recipe_survives_its_yaml(tmp_path_factory: pytest.TempPathFactory, re
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(str(path)) == recipe
     assert check_recipe(recipe.model_dump(), "itself") == recipe
+
+
+@pytest.mark.parametrize("source", ["a\x85b.csv", "K\u00f6ln.csv", "not utf-8 \udcff.csv", "1e3", "null"])
+def test_an_odd_path_survives_too(tmp_path: Path, source: str) -> None:
+    recipe = Recipe(data=Data(source=source))
+    assert load_recipe(written(tmp_path, dump_recipe(recipe))) == recipe
