@@ -194,13 +194,13 @@ def frame(image: NDArray[np.uint8], square: Square, size: int, channels: int) ->
     reach = ceil(max(1.0, square.side / size)) + 1
     x0, y0 = floor(square.left) - reach, floor(square.top) - reach
     x1, y1 = ceil(square.left + square.side) + reach, ceil(square.top + square.side) + reach
-    inside = image[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
+    # an index outside of the picture is that of the nearest pixel of its edge
+    rows, columns = np.arange(y0, y1).clip(0, height - 1), np.arange(x0, x1).clip(0, width - 1)
+    inside = image[rows[:, None], columns]
     if inside.ndim == 3 and inside.shape[2] == 1:
         inside = inside[:, :, 0]
     if inside.ndim == 3 and channels == 1:
         inside = np.asarray(Image.fromarray(inside).convert("L"))
-    outside = [(max(-y0, 0), max(y1 - height, 0)), (max(-x0, 0), max(x1 - width, 0)), (0, 0)]
-    inside = np.pad(inside, outside[: inside.ndim], mode="edge")
     left, top = square.left - x0, square.top - y0
     resized = np.asarray(
         Image.fromarray(inside).resize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -135,6 +135,7 @@ def test_frame_cuts_exactly_and_repeats_the_edge() -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example(corner=(0.0, -3.0), side=1.0, size=1)  # wholly above the picture
 @given(
     corner=st.tuples(st.floats(-30, 50), st.floats(-30, 40)),
     side=st.floats(1, 90),
