@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from fastai.torch_core import set_seed
 from numpy.typing import NDArray
+from torch import nn
 
 from landmarks_fastai.config import Recipe
 from landmarks_fastai.data.source import default_cache, load_faces
@@ -64,13 +65,13 @@ class Quiet:
 
 def train_on(
     recipe: Recipe, table: FaceTable, train: NDArray[np.int64], valid: NDArray[np.int64]
-) -> tuple[Predictor, float]:
+) -> tuple[Predictor, nn.Module, float]:
     """Train on some rows.
 
     Returns
     -------
-    tuple[Predictor, float]
-        The model with its last weights, and the seconds that training took.
+    tuple[Predictor, nn.Module, float]
+        The model with its last weights, its network, and the seconds that training took.
     """
     set_seed(recipe.seed, reproducible=True)
     parts = Split(train, valid, np.arange(len(table)), "grouped", recipe.seed)
@@ -82,7 +83,7 @@ def train_on(
     learn.model.load_state_dict(weights_to_keep(learn))
     network = learn.model.cpu().eval().to(memory_format=torch.contiguous_format)
     header = ModelHeader.from_dict(learn.header, HERE)
-    return Predictor(header, torch_run(network, header, "cpu")), seconds
+    return Predictor(header, torch_run(network, header, "cpu")), network, seconds
 
 
 def judge(predictor: Predictor, table: FaceTable, rows: NDArray[np.int64]) -> Report:

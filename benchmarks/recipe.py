@@ -8,10 +8,12 @@ Writes recipe.json after each row, and recipe.md. A row that stands in recipe.js
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from holdout import HERE, hold_out, judge, load, machine, read_results, train_on, write_results
 
 from landmarks_fastai.config import load_recipe
+from landmarks_fastai.inference.modelfile import save_model
 
 # name: (what differs from the default recipe, epochs that take about five minutes on the machine below)
 ROWS: dict[str, list[str]] = {
@@ -32,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="Kaggle's zip, or another in its layout")
     parser.add_argument("--only", help="run this row alone")
+    parser.add_argument("--save", type=Path, help="keep the last row's model here (.safetensors)")
     options = parser.parse_args()
     results = read_results("recipe")
     table, groups = load(options.data)
@@ -48,7 +51,9 @@ def main() -> None:
             continue
         print(name)
         recipe = load_recipe("default", {"seed": 0}, settings)
-        predictor, seconds = train_on(recipe, table, train, out)
+        predictor, network, seconds = train_on(recipe, table, train, out)
+        if options.save is not None:
+            save_model(options.save, network.state_dict(), predictor.header)
         report = judge(predictor, table, out)
         results[name] = {
             "epochs": recipe.training.epochs,

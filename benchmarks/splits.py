@@ -38,7 +38,7 @@ def main() -> None:
             print(key)
             parts = split(table.rows(rest), kind, 0.2, seed)
             recipe = load_recipe("default", {"seed": seed, "training.epochs": EPOCHS}, SETTINGS)
-            predictor, _ = train_on(recipe, table, rest[parts.train], rest[parts.valid])
+            predictor, _, _ = train_on(recipe, table, rest[parts.train], rest[parts.valid])
             validation, unseen = (judge(predictor, table, rows) for rows in (rest[parts.valid], out))
             results[key] = {"validation": validation.overall.rmse, "unseen": unseen.overall.rmse}
             write_results("splits", results)
