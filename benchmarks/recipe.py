@@ -16,16 +16,20 @@ from landmarks_fastai.config import load_recipe
 from landmarks_fastai.inference.modelfile import save_model
 
 # name: (what differs from the default recipe, epochs that take about five minutes on the machine below)
+ONE_CYCLE = "training.schedule={name: one_cycle, max_lr: 0.002}"
 ROWS: dict[str, list[str]] = {
-    "soft-argmax, 64 px, one-cycle, L1": ["training.epochs=11"],
-    "the same at 80 px": ["training.epochs=8", "model.input_size=80"],
-    "the same with smooth L1, beta 3 %": [
-        "training.epochs=11",
-        "training.loss={name: smooth_l1, beta: 0.03}",
+    "soft-argmax, 64 px, one-cycle, L1": ["training.epochs=11", ONE_CYCLE, "training.loss=l1"],
+    "soft-argmax, 80 px, one-cycle, L1": [
+        "training.epochs=8",
+        ONE_CYCLE,
+        "training.loss=l1",
+        "model.input_size=80",
     ],
-    "the same with lin-relu-lin": ["training.epochs=12", "model.head=lin-relu-lin"],
-    "smooth L1 with flat-cosine": ["training.epochs=11", "training.schedule={name: flat_cos, max_lr: 0.002}"],
-    "the default recipe, whole": [],
+    "soft-argmax, 64 px, one-cycle, smooth L1": ["training.epochs=11", ONE_CYCLE],
+    "soft-argmax, 64 px, flat-cosine, smooth L1": ["training.epochs=11"],
+    "lin-relu-lin, 64 px, flat-cosine, smooth L1": ["training.epochs=11", "model.head=lin-relu-lin"],
+    "soft-argmax, 64 px, one-cycle, smooth L1, longer": ["training.epochs=26", ONE_CYCLE],
+    "the default recipe, whole: soft-argmax, 64 px, flat-cosine, smooth L1": [],
 }
 
 
