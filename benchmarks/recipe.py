@@ -74,7 +74,9 @@ def main() -> None:
         "",
         f"`python benchmarks/recipe.py`: {setting['train']:,} faces to train, {setting['held_out']:,} faces"
         " of other people held out (whole groups), seed 0, the last weights, no test-time tricks;"
-        f" {setting['machine']}, float32. RMSE in px of the 96 px images.",
+        f" {setting['machine']}, float32. RMSE in px of the 96 px images."
+        " Epochs are fixed beforehand; the machine did other work beside some rows, which shows in their"
+        " minutes.",
         "",
         "| recipe | epochs | minutes | RMSE | RMSE of complete rows | NME | failures at 8 % |",
         "| --- | --- | --- | --- | --- | --- | --- |",
