@@ -9,7 +9,7 @@ centre of pixel x of an S pixel wide image lies at (x + 0.5) / S * 2 - 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from landmarks_fastai.errors import UserError, nearest
+
+
+def scale_points(points: Tensor, size: int) -> Tensor:
+    """Scale pixels of a `size` px wide image so that its edges are -1 and 1."""
+    return (points + 0.5) * (2 / size) - 1
+
+
+def unscale_points(points: Tensor, size: int) -> Tensor:
+    """Lead scaled points back to pixels of a `size` px wide image: what undoes `scale_points`."""
+    return (points + 1) * (size / 2) - 0.5
+
+
+class BytesToPixels(nn.Module):
+    """A network with its normalisation before it, and the way back to pixels behind it.
+
+    Maps (B, C, S, S) float32 images of values from 0 to 255 to (B, K, 2) pixels of these images.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], size: int) -> None:
+        super().__init__()
+        self.network, self.size = network, size
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return points in pixels."""
+        scaled: Tensor = self.network((image / 255 - self.mean) / self.std)
+        return unscale_points(scaled, self.size)
 
 
 class Stages(nn.Sequential):
@@ -129,7 +160,7 @@ class SoftArgmax(nn.Module):
 def _mean_along(mass: Tensor) -> Tensor:
     """Return the mean place (B, K) of (B, K, n) cells that lie side by side from edge -1 to edge 1."""
     n = mass.shape[-1]
-    centres = (torch.arange(n, device=mass.device, dtype=mass.dtype) + 0.5) * (2 / n) - 1
+    centres = scale_points(torch.arange(n, device=mass.device, dtype=mass.dtype), n)
     return (mass * centres).sum(-1)
 
 

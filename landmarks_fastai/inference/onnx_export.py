@@ -82,23 +82,16 @@ def _write(network: nn.Module, header: ModelHeader, path: Path) -> None:
     """Export with normalisation before, and the way back to pixels behind the network."""
     import torch
 
-    class BytesToPixels(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-            self.mean, self.std = (torch.tensor(v).view(1, -1, 1, 1) for v in (header.mean, header.std))
+    from landmarks_fastai.network import BytesToPixels
 
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            scaled: torch.Tensor = self.network((image / 255 - self.mean) / self.std)
-            return (scaled + 1) * (header.input_size / 2) - 0.5
-
+    whole = BytesToPixels(network, header.mean, header.std, header.input_size)
     example = torch.zeros(2, header.channels, header.input_size, header.input_size)
     with warnings.catch_warnings():
         # The newer exporter (dynamo=True) takes ten times as long, needs onnxscript and writes the paths
         # of the user's source files into the model; the elder one only warns that it is the elder.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            BytesToPixels().eval(),
+            whole.eval(),
             (example,),
             str(path),
             dynamo=False,

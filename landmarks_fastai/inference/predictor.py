@@ -237,17 +237,17 @@ def torch_run(network: nn.Module, header: ModelHeader, device: str) -> Run:
     """Make a network with scaled points take bytes and answer in pixels."""
     import torch
 
-    network = network.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (header.mean, header.std))
+    from landmarks_fastai.network import BytesToPixels
+
+    to_pixels = BytesToPixels(network, header.mean, header.std, header.input_size).eval()
+    to_pixels = to_pixels.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
             # (B, S, S, C) seen as (B, C, S, S) is channels_last already
             image = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
-            scaled = network((image / 255 - mean) / std)
-            points = (scaled + 1) * (header.input_size / 2) - 0.5
-            result: NDArray[np.float32] = points.float().cpu().numpy()
-            return result
+            points: NDArray[np.float32] = to_pixels(image).float().cpu().numpy()
+            return points
 
     return run
 

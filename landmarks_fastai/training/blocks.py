@@ -38,6 +38,7 @@ from landmarks_fastai.config import Recipe
 from landmarks_fastai.data.split import Split
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.network import scale_points, unscale_points
 from landmarks_fastai.training.augment import AugmentBatch
 
 ITEM_TYPES = (np.integer, int, str, Path, Image.Image, np.ndarray)
@@ -190,11 +191,11 @@ class ScalePoints(DisplayedTransform):
 
     def encodes(self, points: TensorPoint) -> TensorPoint:
         """Scale pixels of the input to -1 … 1."""
-        return TensorPoint((points + 0.5) * (2 / self.size) - 1)
+        return TensorPoint(scale_points(points, self.size))
 
     def decodes(self, points: TensorPoint) -> TensorPoint:
         """Scale -1 … 1 to pixels of the input."""
-        return TensorPoint((points + 1) * (self.size / 2) - 0.5)
+        return TensorPoint(unscale_points(points, self.size))
 
 
 def FaceBlock(table: FaceTable, channels: int, size: int) -> TransformBlock:

@@ -16,6 +16,8 @@ from fastai.learner import Metric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landmarks_fastai.network import unscale_points
+
 Measure = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
 
 
@@ -51,9 +53,8 @@ class PointMetric(Metric):
         """The number over all that was kept."""
         if not self.predicted:
             return math.nan
-        both = (torch.cat(part).numpy() for part in (self.predicted, self.true))
-        predicted, true = ((part + 1) * (self.size / 2) - 0.5 for part in both)
-        return self.measure(predicted, true)
+        both = (unscale_points(torch.cat(part), self.size) for part in (self.predicted, self.true))
+        return self.measure(*(part.numpy() for part in both))
 
     @property
     def name(self) -> str:

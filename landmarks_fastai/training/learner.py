@@ -28,7 +28,7 @@ from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.evaluation import box_size, inter_ocular_distance, nme, rmse
 from landmarks_fastai.inference.modelfile import ModelHeader
-from landmarks_fastai.network import Stages, build_head, cut_resnet, resnet, stage_widths
+from landmarks_fastai.network import Stages, build_head, cut_resnet, resnet, scale_points, stage_widths
 from landmarks_fastai.schema import Schema
 from landmarks_fastai.training.blocks import face_dataloaders, pixel_statistics
 from landmarks_fastai.training.callbacks import Autocast, AverageWeights, PointMetric
@@ -118,8 +118,7 @@ def build_learner(recipe: Recipe, table: FaceTable, split: Split, folder: Path) 
     dls = face_dataloaders(table, split, recipe, mean, std, folder, device)
     learn = _vision_learner(recipe, dls, table, channels)
     mean_face = np.nan_to_num(_mean_face(table, split.train), nan=(table.size - 1) / 2)
-    scaled = (torch.from_numpy(mean_face).float() + 0.5) * (2 / table.size) - 1
-    learn.model[1].start_at(scaled)
+    learn.model[1].start_at(scale_points(torch.from_numpy(mean_face).float(), table.size))
     learn.remove_cbs([ProgressCallback])
     dtype = choose_precision(recipe.training.precision, device)
     if dtype is not None:

@@ -33,7 +33,7 @@ from landmarks_fastai.evaluation import Report, evaluate_points
 from landmarks_fastai.files import read_json, replacing, write_json, write_text
 from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, save_model
 from landmarks_fastai.inference.onnx_export import export_onnx
-from landmarks_fastai.network import resnet
+from landmarks_fastai.network import resnet, unscale_points
 from landmarks_fastai.training.callbacks import (
     AverageWeights,
     EpochLog,
@@ -266,8 +266,8 @@ def _write_models(learn: Learner, folder: Path) -> None:
 def predict_valid(learn: Learner, size: int) -> NDArray[np.float32]:
     """Predict the validation faces: (M, K, 2), pixels of the source images, which are `size` px wide."""
     scaled, _ = learn.get_preds(ds_idx=1)
-    points: NDArray[np.float32] = scaled.as_subclass(Tensor).float().numpy()
-    return (points + 1) * (size / 2) - 0.5
+    points: NDArray[np.float32] = unscale_points(scaled.as_subclass(Tensor).float(), size).numpy()
+    return points
 
 
 def _tell(reporter: Reporter, learn: Learner, parts: Split) -> None:
