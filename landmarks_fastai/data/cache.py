@@ -22,6 +22,8 @@ from landmarks_fastai.schema import Schema
 FORMAT = 2
 """Goes up when a reader makes another table of the same bytes, so that older files are not found."""
 
+PARSED = "parsed"
+
 
 def remember(cache: Path, kind: str, key: tuple[str, ...], make: Callable[[], FaceTable]) -> FaceTable:
     """Return the table that is kept under `key`, or make and keep it.
@@ -32,7 +34,7 @@ def remember(cache: Path, kind: str, key: tuple[str, ...], make: Callable[[], Fa
     Parameters
     ----------
     cache
-        The folder that tables are kept in; made where needed.
+        The cache; tables are kept in its folder ``parsed``, beside what was fetched.
     kind
         What the file's name begins with: "kaggle", "folder".
     key
@@ -41,7 +43,7 @@ def remember(cache: Path, kind: str, key: tuple[str, ...], make: Callable[[], Fa
         Reads the table; called once at most.
     """
     name = hashlib.sha256(json.dumps([FORMAT, kind, *key]).encode()).hexdigest()[:32]
-    path = cache / f"{kind}-{name}.npz"
+    path = cache / PARSED / f"{kind}-{name}.npz"
     if path.is_file():
         # damaged, it makes zipfile, numpy (which parses Python in it) and json raise nearly anything
         with suppress(Exception):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from landmarks_fastai.data.cache import remember
+from landmarks_fastai.data.cache import remember, sha256
 from landmarks_fastai.data.csvfile import CsvFile, check_near
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import UserError, nearest
+from landmarks_fastai.framing import Square, cut_square
 from landmarks_fastai.images import read_image
 from landmarks_fastai.schema import Schema, schema_from_names
 
@@ -79,7 +78,7 @@ def read_folder(path: Path, cache: Path, *, size: int = 128, frame: str = "point
     def make() -> FaceTable:
         return _read_faces(listing, size, frame)
 
-    return remember(cache / "parsed", "folder", (*listing.key(), str(size), frame), make)
+    return remember(cache, "folder", (*listing.key(), str(size), frame), make)
 
 
 # --- the CSV ---------------------------------------------------------------------------------------
@@ -220,13 +219,13 @@ def _read_faces(listing: _Listing, size: int, frame: str) -> FaceTable:
     points = np.empty((len(rows), len(listing.schema), 2), np.float32)
     digest = hashlib.sha256(repr((listing.sha256, listing.schema.to_dict(), size, frame)).encode())
     for i, row in enumerate(rows):
-        content = _read_bytes(row)
-        digest.update(hashlib.sha256(content).digest())
         picture = _picture(row)
+        digest.update(bytes.fromhex(sha256(row.path)))
+        height, width = picture.shape[:2]
         for name, (x, y) in zip(listing.schema.points, row.points, strict=True):
-            check_near(row.where, name, x, y, picture.width, picture.height)
-        square = _square(row.points, picture.width, picture.height, frame)
-        images[i] = _cut(picture, square, size)
+            check_near(row.where, name, x, y, width, height)
+        square = _square(row.points, width, height, frame)
+        images[i] = cut_square(picture, square, size, 3)
         points[i] = _moved(row.points, square, size)
     gray = all((image == image[..., :1]).all() for image in images)
     often = Counter(row.image for row in rows)
@@ -242,31 +241,15 @@ def _read_faces(listing: _Listing, size: int, frame: str) -> FaceTable:
     )
 
 
-def _read_bytes(row: _Row) -> bytes:
-    try:
-        return row.path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{row.where}: {row.path} can't be read ({error.strerror or error})") from error
-
-
-def _picture(row: _Row) -> Image.Image:
+def _picture(row: _Row) -> NDArray[np.uint8]:
     """Read a row's picture as prediction reads it."""
     try:
-        return Image.fromarray(read_image(row.path))
+        return read_image(row.path)
     except UserError as error:
         raise UserError(f"{row.where}: {error}") from error
 
 
-@dataclass(frozen=True)
-class _Square:
-    """A square of a picture: left and top edge and side, in px from the picture's own left and top edge."""
-
-    left: float
-    top: float
-    side: float
-
-
-def _square(points: Floats, width: int, height: int, frame: str) -> _Square:
+def _square(points: Floats, width: int, height: int, frame: str) -> Square:
     labelled = points[~np.isnan(points).any(1)]
     if frame == "points" and len(labelled):
         low, high = labelled.min(0), labelled.max(0)
@@ -274,31 +257,14 @@ def _square(points: Floats, width: int, height: int, frame: str) -> _Square:
         if longer >= 1:  # a single place says nothing about the face's size
             x, y = (low + high) / 2 + 0.5  # from centres of pixels to their edges
             side = MARGIN * longer
-            return _Square(float(x) - side / 2, float(y) - side / 2, side)
+            return Square(float(x) - side / 2, float(y) - side / 2, side)
     side = min(width, height)
-    return _Square((width - side) / 2, (height - side) / 2, side)
+    return Square((width - side) / 2, (height - side) / 2, side)
 
 
-def _cut(picture: Image.Image, square: _Square, size: int) -> NDArray[np.uint8]:
-    """Resize a square of the picture, (size, size, 3); antialiased, bilinear."""
-    # as many pixels around the square as the filter reaches over its edge
-    reach = math.ceil(square.side / size) + 1
-    edges = [(square.left, picture.width), (square.top, picture.height)]
-    starts = [math.floor(edge) - reach for edge, _ in edges]
-    x, y = (
-        # numbers beyond the picture's edge become the edge's
-        np.clip(np.arange(start, math.ceil(edge + square.side) + reach), 0, length - 1)
-        for start, (edge, length) in zip(starts, edges, strict=True)
-    )
-    around = Image.fromarray(np.asarray(picture)[y[:, None], x])
-    left, top = square.left - starts[0], square.top - starts[1]
-    box = (left, top, left + square.side, top + square.side)
-    return np.asarray(around.resize((size, size), Image.Resampling.BILINEAR, box=box))
-
-
-def _moved(points: Floats, square: _Square, size: int) -> Floats:
+def _moved(points: Floats, square: Square, size: int) -> Floats:
     """Move points (K, 2) along with the pixels: centres lie half a pixel from edges, before and after."""
-    moved = (points - [square.left, square.top] + 0.5) * (size / square.side) - 0.5
+    moved = square.from_picture(points, size)
     outside = ((moved < -0.5) | (moved > size - 0.5)).any(1)
     moved[outside] = np.nan
     return moved

@@ -31,8 +31,6 @@ POSSIBLE = (
     "possible: kaggle, synthetic, or a path: Kaggle's zip, training.zip or training.csv, a CSV with the"
     f" columns image, NAME_x and NAME_y, or a folder with {CSV} or with Kaggle's files"
 )
-PARSED = "parsed"
-"""Folder of the cache for tables that were read; what was fetched stands above it."""
 DRAWN = 1000
 """How many synthetic faces are drawn where no count is given."""
 
@@ -151,14 +149,14 @@ def fetch_kaggle(cache: Path, progress: Progress | None = None) -> Path:
 
 def _kaggle(path: Path, cache: Path, spec: str) -> FaceTable:
     key = (sha256(path), path.name)
-    table = remember(cache / PARSED, KAGGLE, key, lambda: kaggle.read_training(path))
+    table = remember(cache, KAGGLE, key, lambda: kaggle.read_training(path))
     return replace(table, source=spec)
 
 
 def _synthetic(count: int, seed: int, cache: Path) -> FaceTable:
     """Draw, or take from the cache what this version of the package drew: a thousand take seconds."""
     key = (__version__, str(count), str(seed))
-    table = remember(cache / PARSED, SYNTHETIC, key, lambda: draw_faces(count, seed))
+    table = remember(cache, SYNTHETIC, key, lambda: draw_faces(count, seed))
     return replace(table, source=SYNTHETIC)
 
 

@@ -1,6 +1,5 @@
 """From a picture, and the boxes of its faces, to points in the picture's own pixels.
 
-One framing serves every way in: a square, cut out and resized, whose pixels are led back exactly.
 Knows nothing about files of pictures, about finding faces, or about how a model was trained.
 
 Points are pixels, the centre of the top-left one at (0, 0). Boxes are edges, the top-left corner of
@@ -10,16 +9,14 @@ that same pixel at (0, 0), so that the whole of a W x H picture is (0, 0, W, H).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.framing import Square, cut_square
 from landmarks_fastai.images import MAX_PIXELS
 from landmarks_fastai.inference.modelfile import LoadedModel, ModelHeader, open_model
 from landmarks_fastai.schema import Schema
@@ -29,21 +26,6 @@ if TYPE_CHECKING:
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Maps (B, S, S, C) bytes to (B, K, 2) points in pixels of these S x S images."""
-
-
-@dataclass(frozen=True)
-class Square:
-    """A square in edge coordinates: its left and top edge, and its side."""
-
-    left: float
-    top: float
-    side: float
-
-    def to_picture(self, points: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-        """Lead (…, 2) points back to the picture from the `size` x `size` pixels this square became."""
-        # in float64: far to the right in a large picture, float32 would round twice
-        edges = (points.astype(np.float64) + 0.5) * (self.side / size) + (self.left, self.top)
-        return np.asarray(edges - 0.5, dtype=np.float32)
 
 
 class Predictor:
@@ -155,7 +137,7 @@ class Predictor:
         found = np.empty((len(faces), len(self.schema), 2), np.float32)
         for start in range(0, len(faces), batch_size):
             batch = faces[start : start + batch_size]
-            crops = np.stack([frame(image, square, size, channels) for image, square in batch])
+            crops = np.stack([cut_square(image, square, size, channels) for image, square in batch])
             points = self._run(crops)
             if flip:
                 points = (points + self._run_mirrored(crops)) * np.float32(0.5)
@@ -168,48 +150,6 @@ class Predictor:
         mirrored = self._run(np.ascontiguousarray(crops[:, :, ::-1]))[:, list(self.schema.flip_index)]
         mirrored[..., 0] = self.header.input_size - 1 - mirrored[..., 0]
         return mirrored
-
-
-def frame(image: NDArray[np.uint8], square: Square, size: int, channels: int) -> NDArray[np.uint8]:
-    """Cut a square out of a picture and resize it, antialiased, with the picture's edge repeated outside.
-
-    Parameters
-    ----------
-    image
-        (H, W), (H, W, 1) or (H, W, 3) uint8.
-    square
-        Where; edges need not fall between pixels, and may lie outside of the picture.
-    size
-        S, the side of what is returned.
-    channels
-        1 (luma, as ITU-R 601-2 and so PIL weigh the colours) or 3.
-
-    Returns
-    -------
-    NDArray
-        (S, S, channels) uint8.
-    """
-    height, width = image.shape[:2]
-    # the filter reaches one source pixel, or one target pixel where that is larger, beyond the square
-    reach = ceil(max(1.0, square.side / size)) + 1
-    x0, y0 = floor(square.left) - reach, floor(square.top) - reach
-    x1, y1 = ceil(square.left + square.side) + reach, ceil(square.top + square.side) + reach
-    # an index outside of the picture is that of the nearest pixel of its edge
-    rows, columns = np.arange(y0, y1).clip(0, height - 1), np.arange(x0, x1).clip(0, width - 1)
-    inside = image[rows[:, None], columns]
-    if inside.ndim == 3 and inside.shape[2] == 1:
-        inside = inside[:, :, 0]
-    if inside.ndim == 3 and channels == 1:
-        inside = np.asarray(Image.fromarray(inside).convert("L"))
-    left, top = square.left - x0, square.top - y0
-    resized = np.asarray(
-        Image.fromarray(inside).resize(
-            (size, size), Image.Resampling.BILINEAR, box=(left, top, left + square.side, top + square.side)
-        )
-    )
-    if resized.ndim == 2:
-        resized = resized[:, :, None]
-    return resized if resized.shape[2] == channels else np.repeat(resized, channels, axis=2)
 
 
 def torch_device(device: str) -> str:

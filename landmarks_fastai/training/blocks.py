@@ -38,6 +38,7 @@ from landmarks_fastai.config import Recipe
 from landmarks_fastai.data.split import Split
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.images import read_image
 from landmarks_fastai.network import scale_points, unscale_points
 from landmarks_fastai.training.augment import AugmentBatch
 
@@ -58,7 +59,7 @@ class FaceImage(Transform):
         if isinstance(item, Integral) and self.table is not None:
             return TensorImage(self.take(np.array([int(item)]))[0])
         if isinstance(item, (str, Path)):
-            item = Image.open(item)
+            item = read_image(item)
         picture = item if isinstance(item, Image.Image) else PILImage.create(item)
         mode = "L" if self.channels == 1 else "RGB"
         upright = ImageOps.exif_transpose(picture).convert(mode)

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from landmarks_fastai.data.folder import _cut, _moved, _square, read_folder
+from landmarks_fastai.data.folder import _moved, _square, read_folder
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.framing import cut_square
 from landmarks_fastai.schema import IBUG68, Schema
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -89,7 +90,7 @@ def test_points_stay_on_what_they_mark(width, height, size, frame, seed):
     points = middle + np.random.default_rng(seed).uniform(-reach, reach, (6, 2))
     square = _square(points, width, height, frame)
     moved = _moved(points, square, size)
-    cut = _cut(Image.fromarray(ramp), square, size).astype(float)
+    cut = cut_square(ramp, square, size, 3).astype(float)
     for place, (px, py) in zip(points, moved, strict=True):
         i, j = int(np.clip(px, 1, size - 3)), int(np.clip(py, 1, size - 3))
         fx, fy = px - i, py - j
@@ -107,7 +108,7 @@ def test_a_whole_scale_is_exact():
     points = np.array([[19.5, 19.5], [44.5, 40.0]])  # square of 40 px from 12.5: half a pixel off
     square = _square(points, 60, 60, "points")
     assert (square.left, square.side) == (12.5, 40)
-    cut = _cut(Image.fromarray(ramp), square, 40)
+    cut = cut_square(ramp, square, 40, 3)
     # pixel 0 lies on x = 12.5 - 0.5 + 0.5 = 12.5 between 48 and 52
     np.testing.assert_array_equal(cut[5, :20, 0], np.arange(50, 130, 4))
 

@@ -292,7 +292,7 @@ def test_a_table_is_made_once(place, tmp_path):
         return table
 
     for key in [("a",), ("a",), ("b",), ("a",)]:
-        kept = remember(tmp_path / "parsed", "kaggle", key, make)
+        kept = remember(tmp_path, "kaggle", key, make)
         np.testing.assert_array_equal(kept.images, table.images)
         np.testing.assert_array_equal(kept.points, table.points)
         np.testing.assert_array_equal(kept.groups, table.groups)
@@ -306,7 +306,7 @@ def test_a_damaged_cache_is_made_anew(place, tmp_path):
     """Cut off at many places, and a bit flipped at many more: never an error, never another table."""
     table = read_training(place("training.csv", TRAINING)).rows(np.array([1]))
     remember(tmp_path, "kaggle", ("a",), lambda: table)
-    (path,) = tmp_path.glob("kaggle-*.npz")
+    (path,) = (tmp_path / "parsed").glob("kaggle-*.npz")
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     ends = np.r_[0:200:2, len(whole) - 1200 : len(whole) : 5, rng.integers(0, len(whole), 50)]

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.framing import Square, cut_square
 from landmarks_fastai.inference.modelfile import ModelHeader
-from landmarks_fastai.inference.predictor import Predictor, Square, frame, torch_device, torch_run
+from landmarks_fastai.inference.predictor import Predictor, torch_device, torch_run
 from landmarks_fastai.schema import Schema, schema_from_names
 
 ONE = Schema("one", ("spot",))
@@ -128,10 +129,10 @@ def test_no_faces_give_no_points() -> None:
 
 def test_frame_cuts_exactly_and_repeats_the_edge() -> None:
     image = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
-    np.testing.assert_array_equal(frame(image, Square(2, 1, 5), 5, 3), image[1:6, 2:7])
+    np.testing.assert_array_equal(cut_square(image, Square(2, 1, 5), 5, 3), image[1:6, 2:7])
     padded = np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="edge")
-    np.testing.assert_array_equal(frame(image, Square(-3, -3, 8), 8, 3), padded[:8, :8])
-    np.testing.assert_array_equal(frame(image, Square(4, 2, 8), 8, 3), padded[5:13, 7:15])
+    np.testing.assert_array_equal(cut_square(image, Square(-3, -3, 8), 8, 3), padded[:8, :8])
+    np.testing.assert_array_equal(cut_square(image, Square(4, 2, 8), 8, 3), padded[5:13, 7:15])
 
 
 @settings(max_examples=40, deadline=None)
@@ -148,21 +149,21 @@ def test_frame_is_that_of_an_endless_picture(corner: tuple[float, float], side: 
     box = (left, top, left + side, top + side)
     expected = np.asarray(endless.resize((size, size), Image.Resampling.BILINEAR, box=box), dtype=int)
     # PIL keeps boxes in float32, so far from the corner a value may round the other way
-    found = frame(image, Square(*corner, side), size, 3)
+    found = cut_square(image, Square(*corner, side), size, 3)
     assert np.abs(found - expected).max() <= 1
 
 
 def test_frame_is_antialiased() -> None:
     checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    shrunk = frame(checks, Square(0, 0, 64), 8, 1)
+    shrunk = cut_square(checks, Square(0, 0, 64), 8, 1)
     assert np.abs(shrunk.astype(int) - 127).max() <= 5
 
 
 def test_colour_and_gray_become_each_other() -> None:
     colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], np.uint8)
-    assert frame(colours, Square(0, 0, 2), 2, 1)[..., 0].tolist() == [[76, 150], [29, 9]]
+    assert cut_square(colours, Square(0, 0, 2), 2, 1)[..., 0].tolist() == [[76, 150], [29, 9]]
     for gray in (colours[..., 0], colours[..., :1]):
-        assert frame(gray, Square(0, 0, 2), 2, 3).tolist() == [[[255] * 3, [0] * 3], [[0] * 3, [9] * 3]]
+        assert cut_square(gray, Square(0, 0, 2), 2, 3).tolist() == [[[255] * 3, [0] * 3], [[0] * 3, [9] * 3]]
 
 
 class ChannelMeans(nn.Module):

@@ -15,7 +15,7 @@ from PIL import Image
 from landmarks_fastai.config import Recipe, check_recipe
 from landmarks_fastai.data.split import Split, split
 from landmarks_fastai.data.table import FaceTable
-from landmarks_fastai.inference.predictor import Square, frame
+from landmarks_fastai.framing import Square, cut_square
 from landmarks_fastai.schema import KAGGLE15
 from landmarks_fastai.training.blocks import face_dataloaders, pixel_statistics
 
@@ -76,7 +76,7 @@ def test_validation_sees_the_pixels_that_prediction_sees(faces: FaceTable) -> No
     dls = loaders(faces, recipe)
     parts = split(faces, "random", 0.25, 0)
     image, _ = dls.valid.decode(dls.valid.one_batch())
-    ours = np.stack([frame(face, Square(0, 0, faces.size), 64, 1) for face in faces.images[parts.valid]])
+    ours = np.stack([cut_square(face, Square(0, 0, faces.size), 64, 1) for face in faces.images[parts.valid]])
     pixels = np.asarray(image, dtype=np.float32).transpose(0, 2, 3, 1)
     difference = np.abs(pixels - ours)
     assert difference[:, 1:-1, 1:-1].max() <= 2  # Pillow rounds to whole gray levels, torch does not

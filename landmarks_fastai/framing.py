@@ -1,0 +1,79 @@
+"""A square of a picture, cut out and resized, and its points led there and back.
+
+One framing serves every way in: own pictures before training, and pictures to predict. Knows nothing
+about files, faces or networks.
+
+Points are pixels, the centre of the top-left one at (0, 0). Edges have the top-left corner of that same
+pixel at (0, 0), so that the whole of a W x H picture is (0, 0, W, H).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square in edge coordinates: its left and top edge, and its side."""
+
+    left: float
+    top: float
+    side: float
+
+    def from_picture(self, points: NDArray[np.floating], size: int) -> NDArray[np.float64]:
+        """Lead (…, 2) points of the picture to the `size` x `size` pixels that this square becomes."""
+        edges = points.astype(np.float64) - (self.left, self.top) + 0.5
+        return np.asarray(edges * (size / self.side) - 0.5)
+
+    def to_picture(self, points: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+        """Lead (…, 2) points back to the picture from the `size` x `size` pixels this square became."""
+        # in float64: far to the right in a large picture, float32 would round twice
+        edges = (points.astype(np.float64) + 0.5) * (self.side / size) + (self.left, self.top)
+        return np.asarray(edges - 0.5, dtype=np.float32)
+
+
+def cut_square(image: NDArray[np.uint8], square: Square, size: int, channels: int) -> NDArray[np.uint8]:
+    """Cut a square out of a picture and resize it, antialiased, with the picture's edge repeated outside.
+
+    Parameters
+    ----------
+    image
+        (H, W), (H, W, 1) or (H, W, 3) uint8.
+    square
+        Where; edges need not fall between pixels, and may lie outside of the picture.
+    size
+        S, the side of what is returned.
+    channels
+        1 (luma, as ITU-R 601-2 and so PIL weigh the colours) or 3.
+
+    Returns
+    -------
+    NDArray
+        (S, S, channels) uint8.
+    """
+    height, width = image.shape[:2]
+    # the filter reaches one source pixel, or one target pixel where that is larger, beyond the square
+    reach = ceil(max(1.0, square.side / size)) + 1
+    x0, y0 = floor(square.left) - reach, floor(square.top) - reach
+    x1, y1 = ceil(square.left + square.side) + reach, ceil(square.top + square.side) + reach
+    # an index outside of the picture is that of the nearest pixel of its edge
+    rows, columns = np.arange(y0, y1).clip(0, height - 1), np.arange(x0, x1).clip(0, width - 1)
+    inside = image[rows[:, None], columns]
+    if inside.ndim == 3 and inside.shape[2] == 1:
+        inside = inside[:, :, 0]
+    if inside.ndim == 3 and channels == 1:
+        inside = np.asarray(Image.fromarray(inside).convert("L"))
+    left, top = square.left - x0, square.top - y0
+    resized = np.asarray(
+        Image.fromarray(inside).resize(
+            (size, size), Image.Resampling.BILINEAR, box=(left, top, left + square.side, top + square.side)
+        )
+    )
+    if resized.ndim == 2:
+        resized = resized[:, :, None]
+    return resized if resized.shape[2] == channels else np.repeat(resized, channels, axis=2)
