@@ -256,7 +256,7 @@ def predict(
     from landmarks_fastai.inference.modelfile import newest_model
     from landmarks_fastai.inference.predictor import Predictor
 
-    paths = find_images(images or []) if images else []
+    paths = find_images(images) if images else []
     chosen = model or newest_model(RUNS)
     predictor = Predictor.open(chosen, device, trust_pickle)
     _say(f"model: {chosen}")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from PIL.ImageFont import FreeTypeFont
 
+    from landmarks_fastai.data.table import FaceTable
+
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 Box = tuple[float, float, float, float]
@@ -220,6 +222,31 @@ def sheet(
             text = _shortened(titles[index], width, STYLE.caption)
             _write(page, x, y + bands[index // columns] + 2, text, STYLE.caption, STYLE.ink)
     return np.concatenate([page, _legend(schema, truth is not None, page.shape[1])])
+
+
+def judged_sheet(
+    faces: FaceTable, points: ArrayLike, nme: ArrayLike, rows: NDArray[np.int64], *, columns: int = 4
+) -> Picture:
+    """Lay some of the judged faces out, truth beside prediction, each under its NME.
+
+    Parameters
+    ----------
+    faces
+        N faces with their true points.
+    points
+        (N, K, 2) predicted points, px of the faces.
+    nme
+        (N,) NME of each face, as a fraction.
+    rows
+        Which faces, in this order.
+    columns
+        How many stand in a row.
+    """
+    shown = faces.rows(rows)
+    errors = np.asarray(nme)[rows]
+    titles = [f"{name}: {error:.1%}" for name, error in zip(shown.names, errors, strict=True)]
+    found = np.asarray(points)[rows]
+    return sheet(shown.images, found, faces.schema, truth=shown.points, titles=titles, columns=columns)
 
 
 def history_figure(history: DataFrame) -> Figure:

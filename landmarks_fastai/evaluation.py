@@ -316,6 +316,15 @@ class Report:
     points: tuple[PointScores, ...]
     nme: Floats
 
+    @property
+    def divided_by(self) -> str:
+        """What NMEs are divided by, in words."""
+        return "box size" if self.normaliser == "box" else "inter-ocular distance"
+
+    def mean_nme(self, scores: Scores) -> float:
+        """Return the mean NME of some of the rows, by the report's own normaliser."""
+        return scores.nme_box if self.normaliser == "box" else scores.nme_inter_ocular
+
     def worst(self, n: int) -> tuple[int, ...]:
         """Return the indices of the `n` faces with the largest NME, the worst first."""
         order = np.argsort(-self.nme, kind="stable")  # NaN sorts to the end

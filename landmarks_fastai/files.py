@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,15 @@ from landmarks_fastai.errors import RunError, UserError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, remedy: str = "make room or choose another place") -> Iterator[Path]:
     """Yield a file beside `path` to write to, which takes its place if all goes well, and else vanishes.
+
+    Parameters
+    ----------
+    path
+        What is written; its folder is made where needed.
+    remedy
+        What the message says to do where the disk is full.
 
     Raises
     ------
@@ -35,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunError(f"{path}: can't be written ({reason}); make room or choose another place") from error
+        raise RunError(f"{path}: can't be written ({reason}); {remedy}") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -45,6 +54,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows, the header first, quoted where they need it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -102,12 +102,11 @@ def download_bar() -> Iterator[Callable[[int, int | None], None]]:
 def print_report(report: Report) -> None:
     """Print the scores over all, complete and partial rows, and by point."""
     console = Console(highlight=False)
-    by = "inter-ocular distance" if report.normaliser == "inter_ocular" else "box size"
-    console.print(f"px of {report.image_size} px images; NME and what follows from it by {by}")
+    console.print(f"px of {report.image_size} px images; NME and what follows from it by {report.divided_by}")
     table = _table("rows", "faces", "RMSE px", "L1 px", "NME", "fail 8%", "fail 10%", "AUC 8%", "AUC 10%")
     for name, scores in (("all", report.overall), ("complete", report.complete), ("partial", report.partial)):
         if scores.faces:
-            table.add_row(name, f"{scores.faces:,}", *_cells(scores, report.normaliser))
+            table.add_row(name, f"{scores.faces:,}", *_cells(scores, report.mean_nme(scores)))
     console.print(table, "")
     points = _table("point", "labelled", "mean px", "RMSE px", "95% below px")
     for point in report.points:
@@ -124,8 +123,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _cells(scores: Scores, normaliser: str) -> list[str]:
-    nme = scores.nme_inter_ocular if normaliser == "inter_ocular" else scores.nme_box
+def _cells(scores: Scores, nme: float) -> list[str]:
     shares = (nme, scores.failure_rate_8, scores.failure_rate_10)
     areas = (scores.auc_8, scores.auc_10)
     return [

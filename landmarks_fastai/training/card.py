@@ -22,7 +22,6 @@ def model_card(header: dict[str, Any], report: Report, data: dict[str, Any]) -> 
     recipe = header["recipe"]
     overall = report.overall
     kind = data["split"]["kind"]
-    by_eyes = report.normaliser == "inter_ocular"
     lines = [
         f"# {header['arch']} with a {header['head']['name']} head, {len(header['schema']['points'])} points",
         "",
@@ -40,10 +39,10 @@ def model_card(header: dict[str, Any], report: Report, data: dict[str, Any]) -> 
         "| faces | RMSE px | L1 px | NME | failures at 8 % | AUC at 8 % |",
         "| --- | --- | --- | --- | --- | --- |",
         f"| {overall.faces:,} | {overall.rmse:.3f} | {overall.l1:.3f} |"
-        f" {_percent(overall.nme_inter_ocular if by_eyes else overall.nme_box)} |"
+        f" {_percent(report.mean_nme(overall))} |"
         f" {_percent(overall.failure_rate_8)} | {overall.auc_8:.3f} |",
         "",
-        f"NME is divided by the {'inter-ocular distance' if by_eyes else 'box size'}.",
+        f"NME is divided by the {report.divided_by}.",
         "",
         "| point | labelled | mean error px | 95 % below px |",
         "| --- | --- | --- | --- |",

@@ -6,7 +6,6 @@ tensors and plain values alone and are read with torch's weights_only, so openin
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.learner import Learner
 
-from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.files import replacing
 from landmarks_fastai.training.callbacks import weights_to_keep
 
 LAST = "last.pt"
@@ -49,21 +49,18 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write beside, then rename: a run that is killed leaves the older file whole.
+    """Write whole or not at all: a run that is killed leaves the older file as it was.
 
     Raises
     ------
     RunError
         If the disk is full or the folder can't be written.
     """
-    beside = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, beside)
-        os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        beside.unlink(missing_ok=True)
-        raise RunError(f"{path}: can't be written ({error}); free some space and use --resume") from error
+    with replacing(path, remedy="free some space and use --resume") as part:
+        try:
+            torch.save(content, part)
+        except RuntimeError as error:  # torch's zip writer turns a full disk into one
+            raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -98,14 +95,12 @@ class Checkpoint(Callback):
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
-        self.best: float | None = None
 
     def after_epoch(self) -> None:
         """Write what is due."""
         rows = self.learn.epoch_log.rows
-        loss = rows[-1]["valid_loss"]
-        if self.best is None or loss < self.best:
-            self.best = loss
+        before = [row["valid_loss"] for row in rows[:-1]]
+        if not before or rows[-1]["valid_loss"] < min(before):
             write_tensors(self.folder / BEST, {"weights": weights_to_keep(self.learn), "row": rows[-1]})
         if (self.epoch + 1) % self.every == 0 or self.epoch + 1 == self.n_epoch:
             write_tensors(self.folder / LAST, self._state())
@@ -120,7 +115,6 @@ class Checkpoint(Callback):
             "average": None if averaging is None else averaging.average,
             "optimizer": self.opt.state_dict(),
             "rows": self.learn.epoch_log.rows,
-            "best": self.best,
             "stopping": None if stopping is None else {"best": float(stopping.best), "wait": stopping.wait},
             "random": random_state(),
         }
@@ -141,7 +135,6 @@ class Resume(Callback):
         learn.opt.load_state_dict(state["optimizer"])
         learn.train_iter = state["train_iter"]
         learn.epoch_log.rows = list(state["rows"])
-        learn.checkpoint.best = state["best"]
         if state["average"] is not None:
             learn.average_weights.average = {k: v.to(self.dls.device) for k, v in state["average"].items()}
         stopping = _early_stopping(learn)

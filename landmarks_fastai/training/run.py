@@ -27,12 +27,13 @@ from landmarks_fastai.config import Recipe, dump_recipe, load_recipe
 from landmarks_fastai.data.source import load_table
 from landmarks_fastai.data.split import Split, split
 from landmarks_fastai.data.table import FaceTable
-from landmarks_fastai.drawing import history_figure, lr_find_figure, save_png, sheet
+from landmarks_fastai.drawing import history_figure, judged_sheet, lr_find_figure, save_png
 from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.evaluation import Report, evaluate_points
 from landmarks_fastai.files import read_json, replacing, write_json, write_text
 from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, save_model
 from landmarks_fastai.inference.onnx_export import export_onnx
+from landmarks_fastai.inference.predictor import torch_device
 from landmarks_fastai.network import resnet, unscale_points
 from landmarks_fastai.training.callbacks import (
     AverageWeights,
@@ -43,7 +44,7 @@ from landmarks_fastai.training.callbacks import (
 )
 from landmarks_fastai.training.card import model_card
 from landmarks_fastai.training.checkpoint import BEST, LAST, Checkpoint, Resume, epochs_from, read_tensors
-from landmarks_fastai.training.learner import build_learner, choose_device, logging_callbacks
+from landmarks_fastai.training.learner import build_learner, logging_callbacks
 from landmarks_fastai.training.schedules import ScheduleByStep
 
 Progress = Callable[[int, int | None], None]
@@ -126,10 +127,7 @@ def train(
         )
     _check_machine(recipe)
     with _locked(folder):
-        set_seed(recipe.seed, reproducible=True)
-        table = load_table(recipe.data, cache, recipe.seed, progress)
-        parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
-        learn = build_learner(recipe, table, parts, folder)
+        table, parts, learn = _prepare(recipe, folder, cache, progress)
         watchers = logging_callbacks(recipe, folder)
         if is_taken(folder):
             _clear(folder)
@@ -152,14 +150,11 @@ def resume(folder: Path, cache: Path, reporter: Reporter, *, progress: Progress 
     with _locked(folder):
         recipe = load_recipe(str(folder / "config.yaml"))
         state = read_tensors(folder / "checkpoints" / LAST)
-        set_seed(recipe.seed, reproducible=True)
-        table = load_table(recipe.data, cache, recipe.seed, progress)
-        parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
+        table, parts, learn = _prepare(recipe, folder, cache, progress)
         if read_json(folder / "data.json") != describe_data(table, parts):
             raise UserError(
                 f"{folder}: {recipe.data.source} is not the data that this run began with; train anew"
             )
-        learn = build_learner(recipe, table, parts, folder)
         _tell(reporter, learn, parts)
         watchers = logging_callbacks(recipe, folder)
         return _fit(learn, recipe, table, parts, folder, reporter, watchers, state)
@@ -181,10 +176,7 @@ def find_lr(
         The rate it suggests (its "valley"), and where the plot was saved.
     """
     _check_machine(recipe)
-    set_seed(recipe.seed, reproducible=True)
-    table = load_table(recipe.data, cache, recipe.seed, progress)
-    parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
-    learn = build_learner(recipe, table, parts, folder)
+    *_, learn = _prepare(recipe, folder, cache, progress)
     learn.remove_cbs([ScheduleByStep, AverageWeights])
     # fastai writes the weights to put back into `model_dir`
     with learn.no_logging(), tempfile.TemporaryDirectory() as learn.model_dir:
@@ -196,6 +188,16 @@ def find_lr(
 
 
 # --- the steps of a run --------------------------------------------------------------------------
+
+
+def _prepare(
+    recipe: Recipe, folder: Path, cache: Path, progress: Progress | None
+) -> tuple[FaceTable, Split, Learner]:
+    """Seed everything, then load the faces, split them and build the learner, always in this order."""
+    set_seed(recipe.seed, reproducible=True)
+    table = load_table(recipe.data, cache, recipe.seed, progress)
+    parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
+    return table, parts, build_learner(recipe, table, parts, folder)
 
 
 def _fit(
@@ -238,10 +240,7 @@ def _write_results(
     if rows:
         save_png(folder / "curves.png", history_figure(pd.DataFrame(rows)))
     few = np.linspace(0, len(faces) - 1, min(16, len(faces))).astype(np.int64)
-    some = faces.rows(few)
-    titles = [f"{name}: {value:.1%}" for name, value in zip(some.names, report.nme[few], strict=True)]
-    picture = sheet(some.images, predicted[few], table.schema, truth=some.points, titles=titles, columns=4)
-    save_png(folder / "samples.png", picture)
+    save_png(folder / "samples.png", judged_sheet(faces, predicted, report.nme, few))
     learn.header = {**learn.header, "metrics": metrics["overall"]}
     _write_models(learn, folder)
     write_text(folder / "README.md", model_card(learn.header, report, describe_data(table, parts)))
@@ -266,7 +265,7 @@ def _write_models(learn: Learner, folder: Path) -> None:
 def predict_valid(learn: Learner, size: int) -> NDArray[np.float32]:
     """Predict the validation faces: (M, K, 2), pixels of the source images, which are `size` px wide."""
     scaled, _ = learn.get_preds(ds_idx=1)
-    points: NDArray[np.float32] = unscale_points(scaled.as_subclass(Tensor).float(), size).numpy()
+    points: NDArray[np.float32] = unscale_points(scaled.as_subclass(Tensor)[..., :2].float(), size).numpy()
     return points
 
 
@@ -282,7 +281,7 @@ def _tell(reporter: Reporter, learn: Learner, parts: Split) -> None:
 def _check_machine(recipe: Recipe) -> None:
     """Refuse what can't be trained here before the faces are fetched, which may take minutes."""
     resnet(recipe.model.arch)
-    choose_device(recipe.training.device)
+    torch_device(recipe.training.device)
 
 
 @contextmanager
