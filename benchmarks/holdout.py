@@ -89,7 +89,7 @@ def train_on(
 def judge(predictor: Predictor, table: FaceTable, rows: NDArray[np.int64]) -> Report:
     """Score a model on some rows."""
     faces = table.rows(rows)
-    points = predictor.predict_crops(faces.images)
+    points = predictor.predict_crops(faces.images).points
     return evaluate_points(points, faces.points, table.schema, faces.complete, table.size)
 
 

@@ -65,6 +65,7 @@ class Model(Options):
     head: Head = LinReluLinHead()
     input_size: int = Field(96, ge=32, le=1024, description="side of the square that the network sees, px")
     pretrained: bool = Field(False, description="start from ImageNet weights (fetched once; needs a network)")
+    confidence: bool = Field(True, description="learn beside each point how far off it may be")
 
 
 # --- data ----------------------------------------------------------------------------------------

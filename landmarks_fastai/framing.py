@@ -1,7 +1,7 @@
 """A square of a picture, cut out and resized, and its points led there and back.
 
-One framing serves every way in: own pictures before training, and pictures to predict. Knows nothing
-about files, faces or networks.
+One framing serves every way in: own pictures before training, and pictures to predict. A square is found
+again from the points inside it. Knows nothing about files, faces or networks.
 
 Points are pixels, the centre of the top-left one at (0, 0). Edges have the top-left corner of that same
 pixel at (0, 0), so that the whole of a W x H picture is (0, 0, W, H).
@@ -25,6 +25,11 @@ class Square:
     top: float
     side: float
 
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1, as boxes are written."""
+        return self.left, self.top, self.left + self.side, self.top + self.side
+
     def from_picture(self, points: NDArray[np.floating], size: int) -> NDArray[np.float64]:
         """Lead (…, 2) points of the picture to the `size` x `size` pixels that this square becomes."""
         edges = points.astype(np.float64) - (self.left, self.top) + 0.5
@@ -35,6 +40,36 @@ class Square:
         # in float64: far to the right in a large picture, float32 would round twice
         edges = (points.astype(np.float64) + 0.5) * (self.side / size) + (self.left, self.top)
         return np.asarray(edges - 0.5, dtype=np.float32)
+
+
+def fit_square(points: NDArray[np.floating], mean: NDArray[np.floating]) -> Square | None:
+    """Return the square in which these points lie as they do on average: as large, and in the middle.
+
+    Size is that of the points' distances to their centre, which a tilted head does not change; the centre
+    is the least-squares one (Procrustes analysis without its rotation: Gower 1975).
+
+    Parameters
+    ----------
+    points
+        (K, 2), x then y, px of the picture; NaN points are left out.
+    mean
+        (K, 2), the mean face, in shares of the side of a square: edges at 0 and 1.
+
+    Returns
+    -------
+    Square or None
+        None where fewer than two places are left.
+    """
+    known = np.isfinite(points).all(axis=1) & np.isfinite(mean).all(axis=1)
+    if known.sum() < 2:
+        return None
+    here, there = points[known].astype(np.float64), mean[known].astype(np.float64)
+    centre, middle = here.mean(axis=0), there.mean(axis=0)
+    side = float(np.sqrt(((here - centre) ** 2).sum() / ((there - middle) ** 2).sum()))
+    if side < 1e-6:
+        return None
+    left, top = (centre + 0.5 - side * middle).tolist()
+    return Square(left, top, side)
 
 
 def cut_square(image: NDArray[np.uint8], square: Square, size: int, channels: int) -> NDArray[np.uint8]:

@@ -4,11 +4,14 @@ Pure torch, so that training (through fastai's vision_learner) and inference bui
 modules with the same weight names. Knows nothing about files, images or labels.
 
 Points leave every head as (B, K, 2), x then y, scaled so that the image's edges are -1 and 1: the
-centre of pixel x of an S pixel wide image lies at (x + 0.5) / S * 2 - 1.
+centre of pixel x of an S pixel wide image lies at (x + 0.5) / S * 2 - 1. A head that also says how far off
+each point may be answers (B, K, 3): the third number is the logarithm of the scale b of a Laplace
+distribution around x and around y, b as a share of the image's side.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,10 +33,15 @@ def unscale_points(points: Tensor, size: int) -> Tensor:
     return (points + 1) * (size / 2) - 0.5
 
 
+START_SCALE = math.log(0.03)
+"""Log of the Laplace scale that an untrained head begins with: 3 % of the side."""
+
+
 class BytesToPixels(nn.Module):
     """A network with its normalisation before it, and the way back to pixels behind it.
 
-    Maps (B, C, S, S) float32 images of values from 0 to 255 to (B, K, 2) pixels of these images.
+    Maps (B, C, S, S) float32 images of values from 0 to 255 to (B, K, 2) pixels of these images; with a
+    head that knows them, to these and (B, K) Laplace scales, in pixels too.
     """
 
     mean: Tensor
@@ -45,10 +53,11 @@ class BytesToPixels(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return points in pixels."""
-        scaled: Tensor = self.network((image / 255 - self.mean) / self.std)
-        return unscale_points(scaled, self.size)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the points and, where the head knows them, their scales."""
+        out: Tensor = self.network((image / 255 - self.mean) / self.std)
+        points = unscale_points(out[..., :2], self.size)
+        return (points,) if out.shape[-1] == 2 else (points, out[..., 2].exp() * self.size)
 
 
 class Stages(nn.Sequential):
@@ -87,17 +96,18 @@ def stage_widths(body: nn.Sequential) -> tuple[int, ...]:
 class LinReluLin(nn.Module):
     """The origin's head: global average pooling, Linear, ReLU, Linear."""
 
-    def __init__(self, widths: tuple[int, ...], n_points: int, hidden: int) -> None:
+    def __init__(self, widths: tuple[int, ...], n_points: int, hidden: int, scales: bool = False) -> None:
         super().__init__()
         self.n_points = n_points
         self.hidden = nn.Linear(widths[-1], hidden)
         self.points = nn.Linear(hidden, 2 * n_points)
+        self.scales = _scales_of_vector(hidden, n_points) if scales else None
 
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
-        """Return points (B, K, 2)."""
-        pooled = stages[-1].mean((2, 3))
-        out: Tensor = self.points(functional.relu(self.hidden(pooled)))
-        return out.float().view(-1, self.n_points, 2)
+        """Return points (B, K, 2), or with their scales (B, K, 3)."""
+        hidden = functional.relu(self.hidden(stages[-1].mean((2, 3))))
+        points = self.points(hidden).float().view(-1, self.n_points, 2)
+        return points if self.scales is None else _beside(points, self.scales(hidden))
 
     def start_at(self, mean_points: Tensor) -> None:
         """Make the untrained head answer (K, 2) `mean_points` for every face."""
@@ -109,15 +119,17 @@ class LinReluLin(nn.Module):
 class Linear(nn.Module):
     """Global average pooling and one Linear."""
 
-    def __init__(self, widths: tuple[int, ...], n_points: int) -> None:
+    def __init__(self, widths: tuple[int, ...], n_points: int, scales: bool = False) -> None:
         super().__init__()
         self.n_points = n_points
         self.points = nn.Linear(widths[-1], 2 * n_points)
+        self.scales = _scales_of_vector(widths[-1], n_points) if scales else None
 
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
-        """Return points (B, K, 2)."""
-        out: Tensor = self.points(stages[-1].mean((2, 3)))
-        return out.float().view(-1, self.n_points, 2)
+        """Return points (B, K, 2), or with their scales (B, K, 3)."""
+        pooled = stages[-1].mean((2, 3))
+        points = self.points(pooled).float().view(-1, self.n_points, 2)
+        return points if self.scales is None else _beside(points, self.scales(pooled))
 
     start_at = LinReluLin.start_at
 
@@ -127,10 +139,11 @@ class SoftArgmax(nn.Module):
 
     The stages are fused from the coarsest to the finest as in a feature pyramid (Lin et al. 2017). The
     mean of a softmax over pixels is integral regression (Sun et al. 2018), also known as DSNT (Nibali et
-    al. 2018). It keeps where things are, which pooling throws away.
+    al. 2018). It keeps where things are, which pooling throws away. A point's scale is read from a map of
+    its own, where the heatmap looks.
     """
 
-    def __init__(self, widths: tuple[int, ...], n_points: int, width: int) -> None:
+    def __init__(self, widths: tuple[int, ...], n_points: int, width: int, scales: bool = False) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in widths)
         self.heatmaps = nn.Sequential(
@@ -141,9 +154,15 @@ class SoftArgmax(nn.Module):
             nn.ReLU(),
             nn.Conv2d(width, n_points, 1),
         )
+        self.scales: nn.Module | None = None
+        if scales:
+            scale_map = nn.Conv2d(width, n_points, 1)
+            self.scales = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), scale_map)
+            assert scale_map.bias is not None
+            nn.init.constant_(scale_map.bias, START_SCALE)
 
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
-        """Return points (B, K, 2)."""
+        """Return points (B, K, 2), or with their scales (B, K, 3)."""
         fused: Tensor = self.lateral[-1](stages[-1])
         for lateral, stage in zip(reversed(self.lateral[:-1]), reversed(stages[:-1]), strict=True):
             fused = functional.interpolate(fused, size=stage.shape[-2:], mode="bilinear") + lateral(stage)
@@ -151,7 +170,8 @@ class SoftArgmax(nn.Module):
         # a softmax over both axes at once, without a change of shape that ONNX would lose K in
         mass = torch.exp(heatmaps - heatmaps.amax((2, 3), keepdim=True))
         mass = mass / mass.sum((2, 3), keepdim=True)
-        return torch.stack([_mean_along(mass.sum(2)), _mean_along(mass.sum(3))], -1)
+        points = torch.stack([_mean_along(mass.sum(2)), _mean_along(mass.sum(3))], -1)
+        return points if self.scales is None else _beside(points, (mass * self.scales(fused)).sum((2, 3)))
 
     def start_at(self, mean_points: Tensor) -> None:
         """Begin at the middle: a heatmap has no bias that stands for a place."""
@@ -162,6 +182,18 @@ def _mean_along(mass: Tensor) -> Tensor:
     n = mass.shape[-1]
     centres = scale_points(torch.arange(n, device=mass.device, dtype=mass.dtype), n)
     return (mass * centres).sum(-1)
+
+
+def _scales_of_vector(width: int, n_points: int) -> nn.Linear:
+    """Make the layer that reads (B, K) log scales off a (B, width) vector."""
+    layer = nn.Linear(width, n_points)
+    nn.init.constant_(layer.bias, START_SCALE)
+    return layer
+
+
+def _beside(points: Tensor, log_scales: Tensor) -> Tensor:
+    """Put (B, K) log scales beside (B, K, 2) points, kept between a thousandth of the side and all of it."""
+    return torch.cat([points, log_scales.float().clamp(math.log(1e-3), 0.0)[..., None]], -1)
 
 
 HEADS: Mapping[str, Callable[..., nn.Module]] = {
@@ -221,7 +253,8 @@ def build_network(arch: str, head: Mapping[str, Any], n_points: int, channels: i
     Returns
     -------
     nn.Module
-        Maps (B, channels, S, S) float32 normalised images to (B, K, 2) float32 scaled points.
+        Maps (B, channels, S, S) float32 normalised images to (B, K, 2) float32 scaled points, or to
+        (B, K, 3) where the head knows the points' scales.
     """
     body = cut_resnet(resnet(arch)(weights=None))
     if channels != 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,29 @@ def test_unknown_parts_are_named_with_the_nearest() -> None:
         build_head({"name": "linaer"}, WIDTHS, 3)
     with pytest.raises(UserError, match="head 'linear' can't be built"):
         build_head({"name": "linear", "hidden": 3}, WIDTHS, 3)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_that_knows_its_scales_finds_the_same_points(name: str) -> None:
+    head = {"name": name, **({"hidden": 8} if name == "lin-relu-lin" else {})}
+    head |= {"width": 8} if name == "soft-argmax" else {}
+    torch.manual_seed(0)
+    plain = build_head(head, WIDTHS, 3).eval()
+    scaled = build_head({**head, "scales": True}, WIDTHS, 3).eval()
+    scaled.load_state_dict(plain.state_dict(), strict=False)
+    stages = stages_of(8)
+    with torch.inference_mode():
+        found = scaled(stages)
+        assert found.shape == (2, 3, 3)
+        assert torch.equal(found[..., :2], plain(stages))
+        assert ((found[..., 2] >= math.log(1e-3)) & (found[..., 2] <= 0)).all()
+
+
+def test_a_soft_argmax_s_scale_is_read_where_the_heatmap_looks() -> None:
+    head = build_head({"name": "soft-argmax", "width": 8, "scales": True}, WIDTHS, 1)
+    heatmaps = torch.full((1, 1, 16, 16), -1000.0)
+    heatmaps[0, 0, 4, 2] = heatmaps[0, 0, 4, 10] = 5.0
+    scales = torch.full((1, 1, 16, 16), -9.0)
+    scales[0, 0, 4, 2], scales[0, 0, 4, 10] = -3.0, -2.0
+    head.heatmaps, head.scales = Planted(heatmaps), Planted(scales)
+    assert head(stages_of(16, batch=1))[0, 0, 2].item() == pytest.approx(-2.5)

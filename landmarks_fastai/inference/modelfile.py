@@ -38,7 +38,8 @@ class ModelHeader(BaseModel):
 
     `mean` and `std` (one for each channel) normalise pixels that run from 0 to 1:
     ``(byte / 255 - mean) / std``. In JSON the schema stands under ``"schema"``; as an attribute it is
-    `landmarks`, since pydantic keeps the other name for itself.
+    `landmarks`, since pydantic keeps the other name for itself. `mean_face`, K times x and y in shares of
+    the side, is where the points lie on average in the squares that the model was trained on.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +52,7 @@ class ModelHeader(BaseModel):
     mean: list[float]
     std: list[float]
     landmarks: Schema = Field(alias="schema")
+    mean_face: list[tuple[float, float]] | None = None
     recipe: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     created: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
@@ -61,6 +63,8 @@ class ModelHeader(BaseModel):
     def _normalisation_fits(self) -> ModelHeader:
         if len(self.mean) != self.channels or len(self.std) != self.channels or min(self.std) <= 0:
             raise ValueError(f"mean and std need {self.channels} values, those of std above 0")
+        if self.mean_face is not None and len(self.mean_face) != len(self.landmarks):
+            raise ValueError(f"mean_face needs {len(self.landmarks)} points")
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,7 +101,8 @@ class LoadedModel:
     """An opened model file: either torch's `network` or ONNX Runtime's `session` stands in it.
 
     `network` maps (B, C, S, S) normalised images to (B, K, 2) scaled points, in eval mode, on the CPU.
-    `session` maps "image", (B, C, S, S) float32 of 0 to 255, to "points", (B, K, 2) pixels of the input.
+    `session` maps "image", (B, C, S, S) float32 of 0 to 255, to "points", (B, K, 2) pixels of the input,
+    and, where the model knows them, to "scales", (B, K).
     """
 
     path: Path
@@ -170,10 +175,21 @@ def newest_model(runs: str | Path) -> Path:
     UserError
         If no run has one.
     """
+    return find_models(runs)[0]
+
+
+def find_models(runs: str | Path) -> list[Path]:
+    """Return the ``model.safetensors`` of every run in `runs`, the one that was written last first.
+
+    Raises
+    ------
+    UserError
+        If no run has one.
+    """
     models = [path for path in Path(runs).glob(f"*/{MODEL_NAME}") if path.is_file()]
     if not models:
         raise UserError(f"{runs}: no trained model here; train one: landmarks-fastai train --config quick")
-    return max(models, key=lambda path: path.stat().st_mtime_ns)
+    return sorted(models, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def resolve_model(path: str | Path) -> Path:
@@ -226,8 +242,9 @@ def _open_onnx(path: Path, device: str) -> LoadedModel:
         raise UserError(f"{path}: not an ONNX file, or cut off; get a whole copy") from error
     header = _own_header(session.get_modelmeta().custom_metadata_map, path)
     shapes = {port.name: port.shape[1:] for port in (*session.get_inputs(), *session.get_outputs())}
-    side = header.input_size
-    if shapes != {"image": [header.channels, side, side], "points": [len(header.landmarks), 2]}:
+    side, count = header.input_size, len(header.landmarks)
+    wanted = {"image": [header.channels, side, side], "points": [count, 2]}
+    if shapes not in (wanted, {**wanted, "scales": [count]}):
         raise UserError(f"{path}: inputs and outputs {shapes} don't fit the header; export it again")
     return LoadedModel(path, header, session=session)
 

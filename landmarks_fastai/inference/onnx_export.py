@@ -33,7 +33,8 @@ def export_onnx(network: nn.Module, header: ModelHeader, path: str | Path) -> No
     """Write a network as one ONNX file, run it, and keep it only if it finds what torch finds.
 
     The file's input "image" is (N, C, S, S) float32 of 0 to 255, its output "points" (N, K, 2) float32,
-    x then y, pixels of that input; N is free. The header stands in its metadata.
+    x then y, pixels of that input; N is free. A network that knows its points' Laplace scales gives them as
+    "scales" (N, K), in the same pixels. The header stands in its metadata.
 
     Parameters
     ----------
@@ -86,19 +87,21 @@ def _write(network: nn.Module, header: ModelHeader, path: Path) -> None:
 
     whole = BytesToPixels(network, header.mean, header.std, header.input_size)
     example = torch.zeros(2, header.channels, header.input_size, header.input_size)
+    with torch.inference_mode():
+        outputs = ["points", "scales"][: len(whole.eval()(example))]
     with warnings.catch_warnings():
         # The newer exporter (dynamo=True) takes ten times as long, needs onnxscript and writes the paths
         # of the user's source files into the model; the elder one only warns that it is the elder.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            whole.eval(),
+            whole,
             (example,),
             str(path),
             dynamo=False,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["points"],
-            dynamic_axes={"image": {0: "batch"}, "points": {0: "batch"}},
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in ("image", *outputs)},
         )
 
 
@@ -110,6 +113,6 @@ def _difference(network: nn.Module, header: ModelHeader, exported: LoadedModel) 
     for batch in (1, 3):
         shape = (batch, header.input_size, header.input_size, header.channels)
         crops = noise.integers(0, 256, shape, dtype=np.uint8)
-        expected, found = (run(crops) for run in runs)
-        worst = float(np.maximum(worst, np.abs(expected - found).max()))
+        for expected, found in zip(*(run(crops) for run in runs), strict=True):
+            worst = float(np.maximum(worst, np.abs(expected - found).max()))
     return worst

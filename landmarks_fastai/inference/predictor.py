@@ -9,6 +9,7 @@ that same pixel at (0, 0), so that the whole of a W x H picture is (0, 0, W, H).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.framing import Square, cut_square
+from landmarks_fastai.framing import Square, cut_square, fit_square
 from landmarks_fastai.images import MAX_PIXELS
 from landmarks_fastai.inference.modelfile import LoadedModel, ModelHeader, open_model
 from landmarks_fastai.schema import Schema
@@ -24,8 +25,34 @@ from landmarks_fastai.schema import Schema
 if TYPE_CHECKING:
     from torch import nn
 
-Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Maps (B, S, S, C) bytes to (B, K, 2) points in pixels of these S x S images."""
+Floats = NDArray[np.float32]
+
+Run = Callable[[NDArray[np.uint8]], tuple[Floats, ...]]
+"""Maps (B, S, S, C) bytes to (B, K, 2) points in pixels of these S x S images and, if the model knows them,
+(B, K) Laplace scales of their errors along x and along y, in the same pixels."""
+
+NEAR = 0.025
+"""How near to the truth a point must lie for `Landmarks.confidence`: a share of its square's side."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """The points of B faces.
+
+    Parameters
+    ----------
+    points
+        (B, K, 2) float32, x then y, pixels of the picture.
+    confidence
+        (B, K) float32: the model's own probability that the point lies within 2.5 % of the square's side of
+        the truth, along x and along y. NaN where the model was trained without confidence.
+    squares
+        The square of each face that the points were found in.
+    """
+
+    points: Floats
+    confidence: Floats
+    squares: tuple[Square, ...]
 
 
 class Predictor:
@@ -76,8 +103,8 @@ class Predictor:
         return self.header.landmarks
 
     def predict(
-        self, image: NDArray[np.uint8], boxes: ArrayLike | None = None, flip: bool = False
-    ) -> NDArray[np.float32]:
+        self, image: NDArray[np.uint8], boxes: ArrayLike | None = None, flip: bool = False, refine: int = 0
+    ) -> Landmarks:
         """Find the points of every boxed face.
 
         Parameters
@@ -90,22 +117,47 @@ class Predictor:
             the middle of the picture.
         flip
             Average with the prediction on the mirrored face.
+        refine
+            How often the square is laid anew around the points that were found in it, as the faces of
+            training lay in theirs, and the points are found again.
 
         Returns
         -------
-        NDArray
-            (B, K, 2) float32, x then y, pixels of `image`; B is 1 where no boxes are given.
+        Landmarks
+            In pixels of `image`; B is 1 where no boxes are given.
 
         Raises
         ------
         UserError
-            If a box is empty, endless or does not touch the picture, or the schema can't be mirrored.
+            If a box is empty, endless or does not touch the picture, the schema can't be mirrored, or the
+            model file does not say how faces lay in their squares.
         """
-        return self._find([(image, square) for square in _squares(image, boxes)], batch_size=64, flip=flip)
+        return self.predict_squares(image, _squares(image, boxes), flip, refine)
 
-    def predict_crops(
-        self, images: NDArray[np.uint8], batch_size: int = 64, flip: bool = False
-    ) -> NDArray[np.float32]:
+    def predict_squares(
+        self, image: NDArray[np.uint8], squares: Sequence[Square], flip: bool = False, refine: int = 0
+    ) -> Landmarks:
+        """Find the points of faces whose squares are known; for the rest see `predict`."""
+        if refine and self.header.mean_face is None:
+            raise UserError("refine: this model file is older than that and has no mean face; train it anew")
+        found = self._find([(image, square) for square in squares], batch_size=64, flip=flip)
+        for _ in range(refine):
+            squares = [
+                self.square_around(face) or old for face, old in zip(found.points, squares, strict=True)
+            ]
+            found = self._find([(image, square) for square in squares], batch_size=64, flip=flip)
+        return found
+
+    def square_around(self, points: NDArray[np.floating]) -> Square | None:
+        """Return the square in which a face's (K, 2) points lie as the faces of training did in theirs.
+
+        None where the points say nothing of it, or the square would have more than `MAX_PIXELS` pixels.
+        """
+        assert self.header.mean_face is not None, "a model file without a mean face"
+        square = fit_square(points, np.array(self.header.mean_face))
+        return square if square is not None and square.side**2 <= MAX_PIXELS else None
+
+    def predict_crops(self, images: NDArray[np.uint8], batch_size: int = 64, flip: bool = False) -> Landmarks:
         """Find the points in images that each show one face, as a table holds them.
 
         Parameters
@@ -119,8 +171,8 @@ class Predictor:
 
         Returns
         -------
-        NDArray
-            (N, K, 2) float32, x then y, pixels of `images`.
+        Landmarks
+            Of N faces, in pixels of `images`.
         """
         if images.ndim != 4 or images.shape[1] != images.shape[2]:
             raise UserError(f"face images must be (N, S, S, C), not {images.shape}")
@@ -129,27 +181,35 @@ class Predictor:
 
     def _find(
         self, faces: Sequence[tuple[NDArray[np.uint8], Square]], batch_size: int, flip: bool
-    ) -> NDArray[np.float32]:
-        """Find the points of faces, each a square of a picture: (B, K, 2) in pixels of the pictures."""
+    ) -> Landmarks:
+        """Find the points of faces, each a square of a picture, in pixels of the pictures."""
         if flip and not self.schema.flip_pairs:
             raise UserError(f"flip: schema {self.schema.name} has no pairs of points that mirror each other")
         size, channels = self.header.input_size, self.header.channels
         found = np.empty((len(faces), len(self.schema), 2), np.float32)
+        confidence = np.empty(found.shape[:2], np.float32)
         for start in range(0, len(faces), batch_size):
             batch = faces[start : start + batch_size]
             crops = np.stack([cut_square(image, square, size, channels) for image, square in batch])
-            points = self._run(crops)
-            if flip:
-                points = (points + self._run_mirrored(crops)) * np.float32(0.5)
+            points, scales = self._run_both(crops) if flip else self._run_once(crops)
             for row, (_, square) in enumerate(batch):
                 found[start + row] = square.to_picture(points[row], size)
-        return found
+            # both coordinates near: the chance of one, from Laplace's distribution, twice
+            confidence[start : start + len(batch)] = (1 - np.exp(-NEAR * size / scales)) ** 2
+        return Landmarks(found, confidence, tuple(square for _, square in faces))
 
-    def _run_mirrored(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the network on the mirrored crops and mirror its points, and their names, back."""
-        mirrored = self._run(np.ascontiguousarray(crops[:, :, ::-1]))[:, list(self.schema.flip_index)]
+    def _run_once(self, crops: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Run the network; scales that the model does not know are NaN."""
+        points, *known = self._run(crops)
+        return points, known[0] if known else np.full(points.shape[:2], np.nan, np.float32)
+
+    def _run_both(self, crops: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Average with the mirrored crops' points, mirrored back under their mirror images' names."""
+        points, scales = self._run_once(crops)
+        mirrored, others = self._run_once(np.ascontiguousarray(crops[:, :, ::-1]))
         mirrored[..., 0] = self.header.input_size - 1 - mirrored[..., 0]
-        return mirrored
+        back, half = list(self.schema.flip_index), np.float32(0.5)
+        return (points + mirrored[:, back]) * half, (scales + others[:, back]) * half
 
 
 def torch_device(device: str) -> str:
@@ -169,7 +229,7 @@ def torch_device(device: str) -> str:
         return there[1] if len(there) > 1 else "cpu"
     chosen = "cuda:0" if device == "cuda" else device
     if chosen not in there:
-        raise UserError(f"device {device!r} is not there; this machine's torch has: {', '.join(there)}")
+        raise UserError(f"--device {device}: not on this machine; its torch has: {', '.join(there)}")
     return chosen
 
 
@@ -182,12 +242,11 @@ def torch_run(network: nn.Module, header: ModelHeader, device: str) -> Run:
     to_pixels = BytesToPixels(network, header.mean, header.std, header.input_size).eval()
     to_pixels = to_pixels.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
         with torch.inference_mode():
             # (B, S, S, C) seen as (B, C, S, S) is channels_last already
             image = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
-            points: NDArray[np.float32] = to_pixels(image).float().cpu().numpy()
-            return points
+            return tuple(part.float().cpu().numpy() for part in to_pixels(image))
 
     return run
 
@@ -195,11 +254,12 @@ def torch_run(network: nn.Module, header: ModelHeader, device: str) -> Run:
 def onnx_run(model: LoadedModel) -> tuple[Run, str]:
     """Make an ONNX session, which normalises by itself, take bytes; and say where it runs."""
     session: Any = model.session
+    names = [port.name for port in session.get_outputs()]
+    wanted = [name for name in ("points", "scales") if name in names]
 
-    def run(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
         image = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32)
-        points: NDArray[np.float32] = session.run(["points"], {"image": image})[0]
-        return points
+        return tuple(session.run(wanted, {"image": image}))
 
     return run, "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
 

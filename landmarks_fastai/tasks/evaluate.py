@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landmarks_fastai.data.table import FaceTable
-from landmarks_fastai.drawing import ced_figure, point_error_figure, save_png, sheet
+from landmarks_fastai.drawing import ced_figure, judged_sheet, point_error_figure, save_png
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation import Report, evaluate_points
-from landmarks_fastai.files import read_json, write_json, write_text
+from landmarks_fastai.files import read_json, write_csv, write_json
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.schema import Schema
 
@@ -50,23 +50,15 @@ def evaluate_model(predictor: Predictor, table: FaceTable, out: Path, flip: bool
         If the model's points are not the table's.
     """
     shared = check_schema(predictor.schema, table.schema)
-    points = predictor.predict_crops(table.images, flip=flip)[:, list(shared)]
+    points = predictor.predict_crops(table.images, flip=flip).points[:, list(shared)]
     report = evaluate_points(points, table.points, table.schema, table.complete, table.size)
     write_json(out / "metrics.json", {"source": table.source, "sha256": table.digest, **report.to_dict()})
-    rows = [
-        f"{_quoted(name)},{'' if np.isnan(value) else f'{value:.6f}'}"
-        for name, value in zip(table.names, report.nme, strict=True)
-    ]
-    write_text(out / "faces.csv", "\n".join(["face,nme", *rows]) + "\n")
+    errors = ["" if np.isnan(value) else f"{value:.6f}" for value in report.nme]
+    write_csv(out / "faces.csv", [("face", "nme"), *zip(table.names, errors, strict=True)])
     if np.isfinite(report.nme).any():
         save_png(out / "ced.png", ced_figure({predictor.header.arch: report.nme}))
         worst = np.array(report.worst(WORST), dtype=np.int64)
-        faces = table.rows(worst)
-        titles = [f"{name}: {value:.1%}" for name, value in zip(faces.names, report.nme[worst], strict=True)]
-        picture = sheet(
-            faces.images, points[worst], table.schema, truth=faces.points, titles=titles, columns=4
-        )
-        save_png(out / "worst.png", picture)
+        save_png(out / "worst.png", judged_sheet(table, points, report.nme, worst))
     save_png(out / "points.png", point_error_figure(report.points))
     return report
 
@@ -86,7 +78,3 @@ def check_schema(predicted: Schema, wanted: Schema) -> tuple[int, ...]:
             f" ({len(missing)} of {len(wanted)} points of {wanted.name} are unknown to it); use other --data"
         )
     return predicted.indices(wanted.points)
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"' if "," in name else name

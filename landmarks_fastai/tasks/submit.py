@@ -29,7 +29,7 @@ def write_submission(predictor: Predictor, data: Path, out: Path) -> int:
     """
     ids, images = read_test(data)
     lookup = read_lookup(data)
-    points = predictor.predict_crops(images)
+    points = predictor.predict_crops(images).points
     face = {int(image_id): row for row, image_id in enumerate(ids)}
     column = {
         f"{name}_{axis}": (k, a)

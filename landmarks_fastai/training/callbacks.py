@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +14,7 @@ from fastai.learner import Metric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landmarks_fastai.interrupt import Interrupt
 from landmarks_fastai.network import unscale_points
 
 Measure = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
@@ -45,7 +44,7 @@ class PointMetric(Metric):
 
     def accumulate(self, learn: Any) -> None:
         """Keep a batch's points."""
-        self.predicted.append(learn.pred.detach().as_subclass(Tensor).float().cpu())
+        self.predicted.append(learn.pred.detach().as_subclass(Tensor)[..., :2].float().cpu())
         self.true.append(learn.y.detach().as_subclass(Tensor).float().cpu())
 
     @property
@@ -192,19 +191,16 @@ class StopOnInterrupt(Callback):
     order = 90
 
     def __init__(self) -> None:
-        self.asked = False
+        self.interrupt = Interrupt()
+
+    @property
+    def asked(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self.interrupt.asked
 
     def before_fit(self) -> None:
         """Listen."""
-        try:
-            self.before = signal.signal(signal.SIGINT, self._hear)
-        except ValueError:  # not in the main thread: whoever runs us there handles signals
-            self.before = None
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+        self.interrupt.__enter__()
 
     def after_batch(self) -> None:
         """End the run where it was asked for."""
@@ -213,5 +209,4 @@ class StopOnInterrupt(Callback):
 
     def after_fit(self) -> None:
         """Leave signals as they were."""
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
+        self.interrupt.__exit__(None, None, None)

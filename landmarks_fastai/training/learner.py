@@ -22,12 +22,13 @@ from fastai.optimizer import OptimWrapper
 from fastai.vision.learner import vision_learner
 from numpy.typing import NDArray
 
-from landmarks_fastai.config import Optimizer, Recipe
+from landmarks_fastai.config import Model, Optimizer, Recipe
 from landmarks_fastai.data.split import Split
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.evaluation import box_size, inter_ocular_distance, nme, rmse
 from landmarks_fastai.inference.modelfile import ModelHeader
+from landmarks_fastai.inference.predictor import torch_device
 from landmarks_fastai.network import Stages, build_head, cut_resnet, resnet, scale_points, stage_widths
 from landmarks_fastai.schema import Schema
 from landmarks_fastai.training.blocks import face_dataloaders, pixel_statistics
@@ -37,26 +38,6 @@ from landmarks_fastai.training.schedules import ScheduleByStep
 
 IMAGENET_STATS = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 """Mean and standard deviation that torchvision's weights were trained with."""
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn a recipe's `device` into one that is there.
-
-    Raises
-    ------
-    UserError
-        If there is no such device on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: not on this machine; use auto or cpu") from error
-    return device
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype | None:
@@ -109,7 +90,7 @@ def build_learner(recipe: Recipe, table: FaceTable, split: Split, folder: Path) 
     RunError
         If the ImageNet weights can't be fetched.
     """
-    device = choose_device(recipe.training.device)
+    device = torch.device(torch_device(recipe.training.device))
     channels = 3 if recipe.model.pretrained else table.channels
     if recipe.model.pretrained:
         mean, std = IMAGENET_STATS
@@ -118,22 +99,29 @@ def build_learner(recipe: Recipe, table: FaceTable, split: Split, folder: Path) 
     dls = face_dataloaders(table, split, recipe, mean, std, folder, device)
     learn = _vision_learner(recipe, dls, table, channels)
     mean_face = np.nan_to_num(_mean_face(table, split.train), nan=(table.size - 1) / 2)
-    learn.model[1].start_at(scale_points(torch.from_numpy(mean_face).float(), table.size))
+    scaled_face = scale_points(torch.from_numpy(mean_face).float(), table.size)
+    learn.model[1].start_at(scaled_face)
     learn.remove_cbs([ProgressCallback])
     dtype = choose_precision(recipe.training.precision, device)
     if dtype is not None:
         learn.add_cb(Autocast(device.type, dtype))
     learn.header = ModelHeader(
         arch=recipe.model.arch,
-        head=recipe.model.head.model_dump(),
+        head=head_options(recipe.model),
         channels=channels,
         input_size=recipe.model.input_size,
         mean=mean,
         std=std,
         schema=table.schema,
+        mean_face=[(round(x, 5), round(y, 5)) for x, y in ((scaled_face + 1) / 2).tolist()],
         recipe=recipe.model_dump(),
     ).to_dict()
     return learn
+
+
+def head_options(model: Model) -> dict[str, object]:
+    """Return what `build_head` takes, and the model file's header keeps."""
+    return {**model.head.model_dump(), "scales": model.confidence}
 
 
 def _mean_face(table: FaceTable, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -155,7 +143,7 @@ def _vision_learner(recipe: Recipe, dls: DataLoaders, table: FaceTable, channels
             n_out=2 * len(table.schema),
             pretrained=recipe.model.pretrained,
             n_in=channels,
-            custom_head=build_head(recipe.model.head.model_dump(), widths, len(table.schema)),
+            custom_head=build_head(head_options(recipe.model), widths, len(table.schema)),
             init=None,  # fastai's would overwrite the head's own
             loss_func=MaskedLoss(recipe.training.loss),
             opt_func=_optimizer(recipe.training.optimizer),

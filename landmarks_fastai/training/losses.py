@@ -1,7 +1,8 @@
 """Losses over the labelled points alone.
 
 Every loss sees errors as shares of the image's side, so that its numbers mean the same at each input
-size. Knows nothing about pixels or schedules.
+size. Where the network also says how far off its points may be, that is taught beside the points. Knows
+nothing about pixels or schedules.
 """
 
 from __future__ import annotations
@@ -43,10 +44,21 @@ def wing(error: Tensor, options: WingLoss) -> Tensor:
 LOSSES: dict[str, Callable[..., Tensor]] = {"l1": l1, "mse": mse, "smooth_l1": smooth_l1, "wing": wing}
 
 
+SCALE_WEIGHT = 0.01
+"""Of the scales' likelihood beside the points' loss: as much as an error of 1 % of the side."""
+
+
+def laplace(error: Tensor, log_scale: Tensor) -> Tensor:
+    """Return |x| / b + ln 2b, the negative log-likelihood of Laplace's distribution of scale b."""
+    return error.abs() * (-log_scale).exp() + log_scale + math.log(2)
+
+
 class MaskedLoss:
     """The mean of a loss over all labelled coordinates of a batch.
 
-    A batch without a labelled point gives zero, with a gradient of zero, not NaN.
+    A batch without a labelled point gives zero, with a gradient of zero, not NaN. Where the network gives
+    (B, K, 3), the third numbers are log scales: their likelihood is added, with the error held fixed, so
+    that a point is never moved to suit the scale.
 
     Parameters
     ----------
@@ -59,25 +71,29 @@ class MaskedLoss:
         self.reduction = "mean"  # fastai sets "none" here to get one loss a face
 
     def __call__(self, predicted: Tensor, target: Tensor, reduction: str | None = None) -> Tensor:
-        """Compare (B, K, 2) scaled points; NaN in `target` is unlabelled.
+        """Compare (B, K, 2) or (B, K, 3) predictions with (B, K, 2) scaled points; NaN is unlabelled.
 
         Returns
         -------
         Tensor
             One number, or (B,) where the reduction is "none".
         """
-        plain, truth = predicted.as_subclass(Tensor), target.as_subclass(Tensor)
+        whole, truth = predicted.as_subclass(Tensor), target.as_subclass(Tensor)
+        plain, log_scale = whole[..., :2], whole[..., 2:]
         labelled = ~truth.isnan().any(-1, keepdim=True).expand_as(truth)
         # the mask comes before the difference: a gradient through NaN is NaN even where it is dropped
         error = torch.where(labelled, plain - torch.where(labelled, truth, plain.detach()), 0.0) / 2
-        values = LOSSES[self.options.name](error, self.options) * labelled
+        values = LOSSES[self.options.name](error, self.options)
+        if log_scale.shape[-1]:
+            values = values + SCALE_WEIGHT * laplace(error.detach(), log_scale)
+        values = values * labelled
         if (reduction or self.reduction) == "none":
             return values.sum((1, 2)) / labelled.sum((1, 2)).clamp(min=1)
         return values.sum() / labelled.sum().clamp(min=1)
 
     def decodes(self, predicted: Tensor) -> Tensor:
-        """Return the prediction as it is: it is already made of points."""
-        return predicted
+        """Return the points alone."""
+        return predicted[..., :2]
 
     def activation(self, predicted: Tensor) -> Tensor:
         """Return the prediction as it is: the heads have no last activation."""

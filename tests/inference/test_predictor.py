@@ -30,14 +30,13 @@ def make_header(size: int, channels: int = 3, schema: Schema = ONE) -> ModelHead
     )
 
 
-def centroid(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+def centroid(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32]]:
     """Find the bright spot: a network that can't be wrong about where its pixels are."""
     light = np.maximum(crops.astype(np.float64).mean(3) - 12, 0)
     y, x = np.indices(light.shape[1:])
     total = light.sum((1, 2))
-    return np.stack([(light * x).sum((1, 2)) / total, (light * y).sum((1, 2)) / total], 1)[:, None].astype(
-        np.float32
-    )
+    places = np.stack([(light * x).sum((1, 2)) / total, (light * y).sum((1, 2)) / total], 1)
+    return (places[:, None].astype(np.float32),)
 
 
 def spot(width: int, height: int, x: float, y: float, sigma: float) -> NDArray[np.uint8]:
@@ -79,9 +78,9 @@ def test_a_spot_is_found_through_any_box(
 
     schema = Schema("pair", ("a", "b"), flip_pairs=(("a", "b"),)) if flip else ONE
     predictor = Predictor(
-        make_header(size, channels, schema), lambda crops: np.repeat(centroid(crops), len(schema), 1)
+        make_header(size, channels, schema), lambda crops: (np.repeat(centroid(crops)[0], len(schema), 1),)
     )
-    found = predictor.predict(image, [box], flip=flip)
+    found = predictor.predict(image, [box], flip=flip).points
     assert found.shape == (1, len(schema), 2)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0, 0], (x, y), atol=0.1 * max(scale, 1))
@@ -90,11 +89,11 @@ def test_a_spot_is_found_through_any_box(
 @pytest.mark.parametrize(("width", "height"), [(301, 200), (200, 301), (90, 90)])
 def test_without_boxes_the_middle_square_is_looked_at(width: int, height: int) -> None:
     image = spot(width, height, width / 2 + 3.25, height / 2 - 7.5, sigma=8)
-    found = Predictor(make_header(64), centroid).predict(image)
+    found = Predictor(make_header(64), centroid).predict(image).points
     np.testing.assert_allclose(found[0, 0], (width / 2 + 3.25, height / 2 - 7.5), atol=0.1)
     # what lies further beyond the middle square than the filter reaches is not seen
     image[:, : max(width - height - 10, 0) // 2] = image[: max(height - width - 10, 0) // 2] = 255
-    np.testing.assert_array_equal(Predictor(make_header(64), centroid).predict(image), found)
+    np.testing.assert_array_equal(Predictor(make_header(64), centroid).predict(image).points, found)
 
 
 def test_many_faces_keep_their_order() -> None:
@@ -105,7 +104,7 @@ def test_many_faces_keep_their_order() -> None:
         area = image[max(corner[1], 0) : corner[1] + 32, max(corner[0], 0) : corner[0] + 32]
         np.maximum(area, spot(32, 32, x - corner[0], y - corner[1], 2), out=area)
     boxes = [(x - 14, y - 14, x + 15, y + 15) for x, y in places]
-    found = Predictor(make_header(32), centroid).predict(image, boxes)
+    found = Predictor(make_header(32), centroid).predict(image, boxes).points
     np.testing.assert_allclose(found[:, 0], places, atol=0.1)
 
 
@@ -116,15 +115,19 @@ def test_crops_of_a_table(size: int, channels: int) -> None:
     images = np.stack([spot(96, 96, x, y, 4) for x, y in places])
     predictor = Predictor(make_header(size, channels), centroid)
     for shown in (images, images[..., :1]):
-        np.testing.assert_allclose(predictor.predict_crops(shown, batch_size=3)[:, 0], places, atol=0.1)
+        np.testing.assert_allclose(
+            predictor.predict_crops(shown, batch_size=3).points[:, 0], places, atol=0.1
+        )
     # the same faces, through the other door
-    np.testing.assert_array_equal(predictor.predict(images[0]), predictor.predict_crops(images[:1]))
+    boxed, crop = predictor.predict(images[0]), predictor.predict_crops(images[:1])
+    np.testing.assert_array_equal(boxed.points, crop.points)
+    assert boxed.squares == crop.squares == (Square(0, 0, 96),)
 
 
 def test_no_faces_give_no_points() -> None:
     predictor = Predictor(make_header(8), centroid)
-    assert predictor.predict(np.zeros((9, 9, 3), np.uint8), np.empty((0, 4))).shape == (0, 1, 2)
-    assert predictor.predict_crops(np.empty((0, 8, 8, 3), np.uint8)).shape == (0, 1, 2)
+    assert predictor.predict(np.zeros((9, 9, 3), np.uint8), np.empty((0, 4))).points.shape == (0, 1, 2)
+    assert predictor.predict_crops(np.empty((0, 8, 8, 3), np.uint8)).points.shape == (0, 1, 2)
 
 
 def test_frame_cuts_exactly_and_repeats_the_edge() -> None:
@@ -188,7 +191,7 @@ def test_torch_normalises_each_channel_and_scales_back() -> None:
         schema=Schema("rgb", ("r", "g", "b")),
     )
     run = torch_run(ChannelMeans(), header, "cpu")
-    found = run(np.full((2, 10, 10, 3), (51, 153, 255), np.uint8))
+    (found,) = run(np.full((2, 10, 10, 3), (51, 153, 255), np.uint8))
     scaled = np.array([(0.2 - 0.2) / 1, (0.6 - 0.4) / 2, (1 - 0.5) / 0.5])
     np.testing.assert_allclose(found[1, :, 1], (scaled + 1) * 5 - 0.5, atol=1e-5)
     # 0.5 is three quarters of the way from one edge to the other
@@ -196,15 +199,71 @@ def test_torch_normalises_each_channel_and_scales_back() -> None:
 
 
 def test_flip_averages_with_the_mirrored_face() -> None:
-    def stubborn(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.tile(np.array([[[6, 3], [1, 5]]], np.float32), (len(crops), 1, 1))
+    def stubborn(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        points = np.tile(np.array([[[6, 3], [1, 5]]], np.float32), (len(crops), 1, 1))
+        return points, np.tile(np.array([[0.1, 0.3]], np.float32), (len(crops), 1))
 
     predictor = Predictor(make_header(10, schema=EYES), stubborn)
     image = np.zeros((10, 10, 3), np.uint8)
     # mirrored, the left eye is found where the right one is said to be: 9 - 1 = 8, and 9 - 6 = 3
-    assert predictor.predict(image, flip=True).tolist() == [[[7, 4], [2, 4]]]
-    assert predictor.predict_crops(image[None], flip=True).tolist() == [[[7, 4], [2, 4]]]
-    assert predictor.predict(image).tolist() == [[[6, 3], [1, 5]]]
+    assert predictor.predict(image, flip=True).points.tolist() == [[[7, 4], [2, 4]]]
+    assert predictor.predict_crops(image[None], flip=True).points.tolist() == [[[7, 4], [2, 4]]]
+    assert predictor.predict(image).points.tolist() == [[[6, 3], [1, 5]]]
+    # so are the scales: each becomes (0.1 + 0.3) / 2, and 2.5 % of 10 px are a quarter
+    sure = (1 - np.exp(-0.25 / 0.2)) ** 2
+    np.testing.assert_allclose(predictor.predict(image, flip=True).confidence, [[sure, sure]], rtol=1e-5)
+
+
+def test_confidence_is_the_chance_to_lie_near() -> None:
+    scale = 1.7  # px of a 100 px square, which is looked at in 50 px
+
+    def laplace(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return np.zeros((len(crops), 1, 2), np.float32), np.full((len(crops), 1), scale / 2, np.float32)
+
+    found = Predictor(make_header(50), laplace).predict(np.zeros((100, 100, 3), np.uint8))
+    error = np.random.default_rng(0).laplace(scale=scale, size=(200_000, 2))
+    assert found.confidence[0, 0] == pytest.approx((np.abs(error) < 2.5).all(axis=1).mean(), abs=0.005)
+
+
+def test_a_model_without_scales_has_no_confidence() -> None:
+    found = Predictor(make_header(8), centroid).predict(spot(9, 9, 4, 4, 1))
+    assert np.isnan(found.confidence).all()
+
+
+TRIPLE = schema_from_names("triple", ["left_eye", "right_eye", "chin"])
+MEAN = np.array([[0.7, 0.3], [0.3, 0.3], [0.5, 0.8]])
+
+
+def colours(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32]]:
+    """Find the red, the green and the blue spot, a third of the way off towards the mean face."""
+    found = [centroid(np.repeat(crops[..., c : c + 1], 3, 3))[0] for c in range(3)]
+    expected = MEAN * crops.shape[1] - 0.5
+    return ((2 / 3 * np.concatenate(found, 1) + 1 / 3 * expected).astype(np.float32),)
+
+
+def test_refining_comes_to_the_square_of_training() -> None:
+    header = make_header(64, schema=TRIPLE).model_copy(
+        update={"mean_face": [tuple(p) for p in MEAN.tolist()]}
+    )
+    true = Square(40.0, 25.0, 100.0)
+    places = MEAN * true.side + (true.left, true.top) - 0.5
+    image = np.stack([spot(220, 180, *place, 4)[..., 0] for place in places], 2)
+    predictor = Predictor(header, colours)
+    loose = (10, 10, 190, 190)
+    errors = []
+    for refine in range(4):
+        found = predictor.predict(image, [loose], refine=refine)
+        errors.append(np.abs(found.points[0] - places).max())
+    assert errors[0] > 4
+    for before, after in zip(errors, errors[1:], strict=False):
+        assert after < 0.5 * before + 0.05
+    np.testing.assert_allclose(found.squares[0].edges, true.edges, atol=3)
+
+
+def test_an_old_model_file_can_t_refine() -> None:
+    predictor = Predictor(make_header(8), centroid)
+    with pytest.raises(UserError, match=r"refine: .* no mean face; train it anew"):
+        predictor.predict(np.zeros((9, 9, 3), np.uint8), refine=1)
 
 
 def test_flip_needs_pairs() -> None:
@@ -240,7 +299,7 @@ def test_pictures_of_another_kind_are_refused() -> None:
 def test_devices() -> None:
     assert torch_device("cpu") == "cpu"
     assert torch_device("auto") in ("cuda:0", "mps", "cpu")
-    with pytest.raises(UserError, match=r"'cuda:77' is not there.*cpu"):
+    with pytest.raises(UserError, match=r"--device cuda:77: not on this machine.*cpu"):
         torch_device("cuda:77")
 
 
@@ -251,4 +310,5 @@ def test_a_model_file_predicts_what_its_network_says(model_path: Path, network: 
     with torch.inference_mode():
         scaled = network((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std)
     expected = (scaled.numpy() + 1) / 2 * 64 - 0.5
-    np.testing.assert_allclose(predictor.predict_crops(images, batch_size=2), expected, atol=1e-3)
+    found = predictor.predict_crops(images, batch_size=2).points
+    np.testing.assert_allclose(found, expected, atol=1e-3)

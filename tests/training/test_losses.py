@@ -58,3 +58,27 @@ def test_a_batch_without_labels_costs_nothing(options) -> None:
     value.backward()
     assert value.item() == 0
     assert not predicted.grad.any()
+
+
+def test_the_scale_is_taught_beside_the_point() -> None:
+    # one coordinate off by 0.04 of the side, the other by 0.02, with b = 0.03: |x| / b + ln 2b each
+    predicted = torch.tensor([[[0.08, -0.04, math.log(0.03)]]], requires_grad=True)
+    value = MaskedLoss(L1Loss())(predicted, torch.zeros(1, 1, 2))
+    likelihood = (0.04 / 0.03 + 0.02 / 0.03) / 2 + math.log(0.06)
+    assert value.item() == pytest.approx(0.03 + 0.01 * likelihood, rel=1e-5)
+    value.backward()
+    # the scale moves; the point is pulled just as the plain loss pulls it
+    assert predicted.grad[0, 0, 2].item() == pytest.approx(0.01 * (1 - 1.0), abs=1e-6)
+    plain = predicted.detach()[..., :2].requires_grad_()
+    MaskedLoss(L1Loss())(plain, torch.zeros(1, 1, 2)).backward()
+    assert torch.equal(predicted.grad[..., :2], plain.grad)
+
+
+def test_the_best_scale_is_the_mean_error() -> None:
+    error = torch.tensor([0.01, 0.02, 0.06])
+    target = torch.stack([2 * error, 2 * error], 1)[:, None]
+    costs = []
+    for scale in (0.025, 0.03, 0.035):
+        predicted = torch.tensor([0.0, 0.0, math.log(scale)]).expand(3, 1, 3)
+        costs.append(MaskedLoss(L1Loss())(predicted, target).item())
+    assert costs[1] < min(costs[0], costs[2])

@@ -95,7 +95,7 @@ def test_the_folder_tells_all(whole: Path) -> None:
 
 def test_all_three_model_files_find_the_same_points(whole: Path, faces) -> None:
     found = [
-        Predictor.open(whole / name, "cpu", trust_pickle=True).predict_crops(faces.images)
+        Predictor.open(whole / name, "cpu", trust_pickle=True).predict_crops(faces.images).points
         for name in ("model.safetensors", "model.onnx", "model.pkl")
     ]
     assert np.abs(found[0] - found[1]).max() < 0.01
@@ -133,7 +133,7 @@ def test_ctrl_c_ends_with_a_usable_model(tmp_path: Path, own_cache: Path, faces)
     outcome = train(small_recipe(epochs=50), tmp_path / "run", own_cache, listener)
     assert outcome.interrupted
     assert outcome.epochs == 2
-    assert np.isfinite(Predictor.open(tmp_path / "run", "cpu").predict_crops(faces.images)).all()
+    assert np.isfinite(Predictor.open(tmp_path / "run", "cpu").predict_crops(faces.images).points).all()
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -145,7 +145,7 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_model_too(tmp_path: Path, own_cache:
     outcome = train(small_recipe(), tmp_path / "run", own_cache, Hasty())
     assert outcome.interrupted
     assert outcome.epochs == 0
-    assert np.isfinite(Predictor.open(tmp_path / "run", "cpu").predict_crops(faces.images)).all()
+    assert np.isfinite(Predictor.open(tmp_path / "run", "cpu").predict_crops(faces.images).points).all()
 
 
 def test_bfloat16_trains_too_and_is_named(tmp_path: Path, own_cache: Path) -> None:
