@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint screen clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,11 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture landmarks_fastai cli.py --min-confidence 80
+
+# what the tests of the window and of the page need: without it they are skipped, and say so
+screen:
+	apt-get update -qq
+	apt-get install -y -qq chromium xvfb xdotool ffmpeg
 
 clean:
 	rm -rf $(VENV)

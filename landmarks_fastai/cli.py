@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from landmarks_fastai.errors import LandmarksError, UserError
+from landmarks_fastai.errors import LandmarksError, RunError, UserError
 
 if TYPE_CHECKING:
     from landmarks_fastai.config import Recipe
     from landmarks_fastai.evaluation import Report
+    from landmarks_fastai.inference.faces import Detector
+    from landmarks_fastai.inference.tracking import Tracker
+    from landmarks_fastai.schema import Schema
     from landmarks_fastai.training.run import Outcome
 
 # typer's own copy of click has no public name; BadParameter's ancestors have been the same for ten years
@@ -45,6 +48,20 @@ DataOption = Annotated[
 ]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of everything that is drawn.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+ModelOption = Annotated[
+    Optional[Path], typer.Option("--model", help="Run folder or model file. Default: newest run.")
+]
+DetectorOption = Annotated[
+    str,
+    typer.Option(
+        "--detector",
+        help="auto, centerface, dlib, yunet, or none: the middle square.",
+    ),
+]
+RefineOption = Annotated[
+    Optional[int],
+    typer.Option("--refine", min=0, max=5, help="Lay the square anew around the points, so often."),
+]
 TrustOption = Annotated[bool, typer.Option("--trust-pickle", help="Open a .pkl, which can run any code.")]
 
 
@@ -214,9 +231,7 @@ def evaluate(
 @app.command()
 def predict(
     images: Annotated[Optional[list[str]], typer.Argument(help="Pictures, folders or patterns.")] = None,
-    model: Annotated[
-        Optional[Path], typer.Option("--model", help="Run folder or model file. Default: newest run.")
-    ] = None,
+    model: ModelOption = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the drawings and points.")] = Path(
         "predictions"
     ),
@@ -224,8 +239,11 @@ def predict(
     csv: Annotated[bool, typer.Option("--csv", help="Write points.csv.")] = False,
     box: Annotated[
         Optional[str],
-        typer.Option("--box", help="The face's edges, x0,y0,x1,y1 px. Default: the middle square."),
+        typer.Option("--box", help="The edges of the one face, x0,y0,x1,y1 px. Default: every face found."),
     ] = None,
+    detector: DetectorOption = "auto",
+    refine: RefineOption = None,
+    names: Annotated[bool, typer.Option("--names", help="Write each point's name beside it.")] = False,
     use_dataset: Annotated[
         bool, typer.Option("--use-dataset", help="Show the first 3 faces of --data, prediction beside truth.")
     ] = False,
@@ -249,8 +267,12 @@ def predict(
         raise UserError("name at least one picture, or --use-dataset instead")
     if not use_dataset and data is not None:
         raise UserError("--data goes with --use-dataset; pictures are named without it")
-    if use_dataset and (json or csv or box):
-        raise UserError("--json, --csv and --box go with pictures, not with --use-dataset")
+    if use_dataset and (json or csv or box or detector != "auto" or refine is not None or names):
+        raise UserError(
+            "--json, --csv, --box, --detector, --refine and --names go with pictures, not with --use-dataset"
+        )
+    if box is not None and detector != "auto":
+        raise UserError("--box says where the face is; leave --detector out")
     edges = None if box is None else _parse_box(box)
     from landmarks_fastai.images import find_images
     from landmarks_fastai.inference.modelfile import newest_model
@@ -269,9 +291,15 @@ def predict(
 
     errors: list[UserError] = []
     found = []
-    for one in predict_images(predictor, paths, out, box=edges, failed=errors.append):
+    finder = _open_detector("none" if box else detector, predictor.schema)
+    for one in predict_images(
+        predictor, paths, out, detector=finder, box=edges, refine=refine, names=names, failed=errors.append
+    ):
         found.append(one)
-        _say(f"drawn: {one.drawing}")
+        count = len(one.faces.points)
+        _say(f"drawn: {one.drawing} ({count} face{'' if count == 1 else 's'})")
+        if not count:
+            _say(f"{one.image}: no face found; --detector none takes the middle square, --box names one")
     if found and (json or not csv):
         write_points_json(out / "points.json", found, predictor)
         _say(f"points: {out / 'points.json'}")
@@ -282,6 +310,136 @@ def predict(
         print(f"error: {error}", file=sys.stderr)
     if errors:
         raise errors[-1]
+
+
+@app.command()
+def video(
+    source: Annotated[Optional[Path], typer.Argument(help="The video.")] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", help="The video to write. Default: predictions/NAME_points.mp4."),
+    ] = None,
+    model: ModelOption = None,
+    landmarks: Annotated[
+        Optional[Path], typer.Option("--landmarks", help="Write the points: .csv, .json or .parquet.")
+    ] = None,
+    frames: Annotated[
+        Optional[Path], typer.Option("--frames", help="Write the frames as pictures into this folder.")
+    ] = None,
+    from_frames: Annotated[
+        Optional[Path], typer.Option("--from-frames", help="Make the video of a folder of pictures.")
+    ] = None,
+    fps: Annotated[
+        Optional[float], typer.Option("--fps", help="Frames a second. Default: the source's own times.")
+    ] = None,
+    start: Annotated[float, typer.Option("--start", help="Begin here, seconds.")] = 0.0,
+    end: Annotated[Optional[float], typer.Option("--end", help="Stop before this, seconds.")] = None,
+    no_draw: Annotated[bool, typer.Option("--no-draw", help="Leave the frames as they are.")] = False,
+    no_smooth: Annotated[bool, typer.Option("--no-smooth", help="Don't steady the points.")] = False,
+    detector: DetectorOption = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
+    device: DeviceOption = "auto",
+    trust_pickle: TrustOption = False,
+) -> None:
+    """Find the points in every frame of a video, and draw them.
+
+    For example:
+
+      landmarks-fastai video clip.mp4
+
+      landmarks-fastai video clip.mov --landmarks points.csv --start 10 --end 20 --out part.mp4
+
+      landmarks-fastai video clip.mp4 --frames frames --no-draw
+
+      landmarks-fastai video --from-frames frames --fps 30 --out again.mp4
+    """
+    if (source is None) == (from_frames is None):
+        raise UserError("name a video, or --from-frames with a folder of pictures")
+    if from_frames is not None and (start or end is not None):
+        raise UserError("--start and --end cut a video; leave them out with --from-frames")
+    if from_frames is not None and not from_frames.is_dir():
+        raise UserError(f"--from-frames {from_frames}: no such folder")
+    if source is not None and source.is_dir():
+        raise UserError(f"{source}: a folder; to make a video of its pictures use --from-frames")
+    taken = from_frames or source
+    assert taken is not None
+    if out is None and not no_draw:
+        out = Path("predictions") / f"{taken.resolve().stem}_points.mp4"
+    from landmarks_fastai.tasks.video import annotate_video
+    from landmarks_fastai.terminal import frame_bar
+
+    tracker = schema = None
+    if landmarks is not None or not no_draw:  # else frames are only copied
+        tracker, schema = _open_tracker(model, device, trust_pickle, detector, smooth=not no_smooth)
+    with frame_bar() as progress:
+        done = annotate_video(
+            taken,
+            out,
+            tracker,
+            schema,
+            start=start,
+            end=end,
+            fps=fps,
+            draw=not no_draw,
+            points=landmarks,
+            frames=frames,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    faces = "" if tracker is None else f", {done.faces} face{'' if done.faces == 1 else 's'}"
+    written = ", ".join(str(path) for path in (out, landmarks, frames) if path is not None)
+    _say(f"{done.frames:,} frames{faces}: {written}")
+    if done.interrupted:
+        _say(f"stopped by you at {done.seconds:.2f} s; what was written until there is whole")
+    if done.damage is not None:
+        raise RunError(f"{taken}: {done.damage}; what was written until {done.seconds:.2f} s is whole")
+
+
+@app.command()
+def live(
+    camera: Annotated[str, typer.Option("--camera", help="Its number, or a file or URL in its place.")] = "0",
+    model: ModelOption = None,
+    no_smooth: Annotated[bool, typer.Option("--no-smooth", help="Don't steady the points.")] = False,
+    detector: DetectorOption = "auto",
+    device: DeviceOption = "auto",
+    trust_pickle: TrustOption = False,
+) -> None:
+    """Show the camera with points and frames per second; q or Esc ends it.
+
+    For example:
+
+      landmarks-fastai live
+
+      landmarks-fastai live --camera 1 --model runs/default
+    """
+    from landmarks_fastai.tasks.live import check_screen, watch
+
+    check_screen()
+    tracker, schema = _open_tracker(model, device, trust_pickle, detector, smooth=not no_smooth)
+    outcome = watch(camera, tracker, schema)
+    _say(f"{outcome.frames:,} frames, {outcome.fps:.1f} a second")
+
+
+@app.command()
+def web(
+    model: ModelOption = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Of 127.0.0.1.")] = 7860,
+    detector: DetectorOption = "auto",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Don't open the page.")] = False,
+) -> None:
+    """Serve a page on this machine: drop a photo or a video, see its points.
+
+    For example:
+
+      landmarks-fastai web
+
+      landmarks-fastai web --model runs/default --port 8000
+    """
+    from landmarks_fastai.inference.modelfile import find_models, resolve_model
+    from landmarks_fastai.web import serve
+
+    models = find_models(RUNS) if model is None else [resolve_model(model)]
+    serve(models, detector=detector, port=port, open_browser=not no_browser)
 
 
 @app.command()
@@ -433,6 +591,32 @@ def _parse_box(text: str) -> tuple[float, float, float, float]:
     if not (-math.inf < x0 < x1 < math.inf and -math.inf < y0 < y1 < math.inf):  # nan is never less
         raise UserError(f"--box {text}: x1 and y1 must lie right of and below x0 and y0")
     return x0, y0, x1, y1
+
+
+def _open_tracker(
+    model: Path | None, device: str, trust_pickle: bool, detector: str, smooth: bool
+) -> tuple[Tracker, Schema]:
+    from landmarks_fastai.inference.modelfile import newest_model
+    from landmarks_fastai.inference.predictor import Predictor
+    from landmarks_fastai.inference.tracking import Tracker
+    from landmarks_fastai.tasks.predict import detector_for
+
+    chosen = model or newest_model(RUNS)
+    predictor = Predictor.open(chosen, device, trust_pickle)
+    _say(f"model: {chosen}")
+    finder = _open_detector(detector, predictor.schema)
+    # without a detector every frame's middle square is looked at, as the origin did
+    follow = detector_for(detector, predictor.schema) != "none"
+    return Tracker(predictor, finder, smooth=smooth, follow=follow), predictor.schema
+
+
+def _open_detector(name: str, schema: Schema) -> Detector:
+    from landmarks_fastai.data.source import default_cache
+    from landmarks_fastai.inference.faces import open_detector
+    from landmarks_fastai.tasks.predict import detector_for
+
+    with _download_bar() as progress:
+        return open_detector(detector_for(name, schema), default_cache(), progress)
 
 
 def _download_bar() -> Any:

@@ -73,6 +73,7 @@ def draw_points(
     truth: ArrayLike | None = None,
     names: bool = False,
     lines: bool = True,
+    label: str | None = None,
 ) -> Picture:
     """Draw landmarks on a copy of a picture, in its own size.
 
@@ -95,6 +96,8 @@ def draw_points(
         Write each point's name beside it. A name for which there is no free room is left out.
     lines
         Draw the schema's lines.
+    label
+        A word about the face, such as its number, above its points.
 
     Returns
     -------
@@ -143,6 +146,8 @@ def draw_points(
     if names:
         rings = np.empty((0, 2)) if wanted is None else wanted
         _write_names(canvas, found, rings, schema, hues, radius + rim)
+    if label is not None:
+        _write_label(canvas, found, label, radius + rim)
     return canvas
 
 
@@ -663,6 +668,21 @@ def _write_names(
             _stroke(canvas, points[index], anchor, max(0.5, size / 24), hues[index])
     for index, box, _ in found:  # after all the lines, so that none crosses a name
         _write(canvas, round(box[0]), round(box[1]), schema.points[index], size, hues[index], STYLE.outline)
+
+
+def _write_label(canvas: Picture, points: Floats, label: str, radius: float) -> None:
+    """Write a word above the middle of the points, or below them where there is no room above."""
+    seen = points[np.isfinite(points).all(axis=1)]
+    if not len(seen):
+        return
+    size = round(min(max(11.0, 0.16 * _spread(points, canvas)), 96.0))
+    width, height = _text_box(label, size)
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    top = low[1] - radius - 0.5 * size - height
+    if top < 0:
+        top = min(high[1] + radius + 0.5 * size, canvas.shape[0] - height)
+    left = min(max((low[0] + high[0] - width) / 2, 0), max(canvas.shape[1] - width, 0))
+    _write(canvas, round(left), round(max(top, 0)), label, size, STYLE.truth, STYLE.outline)
 
 
 def _rooms(

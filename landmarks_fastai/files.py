@@ -32,11 +32,27 @@ def replacing(path: Path, remedy: str = "make room or choose another place") -> 
     RunError
         If the file can't be written: no permission, no room.
     """
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    part = part_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
+        with write_errors(path, remedy):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Name the file beside `path` to which it is written until it is whole."""
+    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+
+
+@contextmanager
+def write_errors(path: Path, remedy: str = "make room or choose another place") -> Iterator[None]:
+    """Tell in one line what keeps `path` from being written; as `replacing`, which does the rest too."""
+    try:
+        yield
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(
             f"{path}: can't be written (a file stands where a folder should be, or the other way round);"
@@ -45,9 +61,6 @@ def replacing(path: Path, remedy: str = "make room or choose another place") -> 
     except OSError as error:
         reason = error.strerror or str(error)
         raise RunError(f"{path}: can't be written ({reason}); {remedy}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -97,6 +98,22 @@ def download_bar() -> Iterator[Callable[[int, int | None], None]]:
         yield show
     finally:
         bar.stop()
+
+
+@contextmanager
+def frame_bar() -> Iterator[Callable[[int, int | None], None]]:
+    """Yield a function that is told of frames done and expected, and shows their rate and the time left."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.fields[rate]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, rate="")
+        started = time.monotonic()
+
+        def show(done: int, total: int | None) -> None:
+            rate = f"{done / max(time.monotonic() - started, 1e-6):.1f} frames/s"
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield show
 
 
 def print_report(report: Report) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def test_resume_of_a_whole_run_ends_at_the_same_weights(here: Path) -> None:
 
 
 def numbers(predictor: Predictor, table: FaceTable) -> dict[str, Any]:
-    points = predictor.predict_crops(table.images)
+    points = predictor.predict_crops(table.images).points
     report = evaluate_points(points, table.points, table.schema, table.complete, table.size)
     return report.to_dict()
 
@@ -241,6 +242,11 @@ def test_evaluate_opens_the_onnx_file_and_a_trusted_pickle(here: Path, tmp_path:
 # --- predict --------------------------------------------------------------------------------------
 
 
+def places(face: dict[str, Any]) -> NDArray[np.float64]:
+    """Return the (K, 2) points of a face in points.json."""
+    return np.array([[point["x"], point["y"]] for point in face["points"].values()])
+
+
 def test_predict_draws_and_writes(
     here: Path,
     predictor: Predictor,
@@ -251,22 +257,27 @@ def test_predict_draws_and_writes(
     picture, out = tmp_path / "photo.png", tmp_path / "found"
     Image.fromarray(photo).save(picture)
     arguments = ["predict", str(picture), "--out", str(out), "--json", "--csv", "--device", "cpu"]
+    arguments += ["--detector", "none"]
     assert run(arguments) == 0
     assert "model: runs/quick/model.safetensors" in capsys.readouterr().out
     drawn = np.asarray(Image.open(out / "photo_points.png"))
     assert drawn.shape == photo.shape
     assert (drawn != photo).any()
-    expected = predictor.predict(photo)[0]
+    expected = predictor.predict(photo, refine=1)
     content = json.loads((out / "points.json").read_text())
     (one,) = content["images"]
     assert (one["image"], one["width"], one["height"]) == (str(picture), 200, 120)
     (face,) = one["faces"]
-    assert list(face) == content["points"] == list(KAGGLE15.points)
-    assert np.abs(np.array(list(face.values())) - expected).max() <= 0.00051
+    assert list(face["points"]) == content["points"] == list(KAGGLE15.points)
+    assert np.abs(places(face) - expected.points[0]).max() <= 0.00051
+    sure = [point["confidence"] for point in face["points"].values()]
+    np.testing.assert_allclose(sure, expected.confidence[0], atol=0.00051)
+    np.testing.assert_allclose(face["box"], expected.squares[0].edges, atol=0.00051)
     with (out / "points.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["point"] for row in rows] == list(KAGGLE15.points)
-    assert [[float(row["x"]), float(row["y"])] for row in rows] == list(face.values())
+    assert [[float(row["x"]), float(row["y"])] for row in rows] == places(face).tolist()
+    assert [float(row["confidence"]) for row in rows] == sure
     assert {(row["image"], row["face"]) for row in rows} == {(str(picture), "0")}
 
 
@@ -278,7 +289,8 @@ def test_predict_writes_json_alone_or_csv_alone(here: Path, photo: NDArray[np.ui
         (["--csv"], "csv", "json"),
     ):
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
-        assert run(["predict", str(tmp_path / "a.png"), "--out", str(out), *option]) == 0
+        arguments = ["predict", str(tmp_path / "a.png"), "--out", str(out), "--detector", "none"]
+        assert run([*arguments, *option]) == 0
         assert (out / f"points.{there}").is_file()
         assert not (out / f"points.{missing}").exists()
 
@@ -292,10 +304,11 @@ def test_predict_answers_in_the_upright_picture(
     lying = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
     lying.save(tmp_path / "lying.png", exif=exif)
     assert np.array_equal(read_image(tmp_path / "lying.png"), upright)
-    assert run(["predict", str(tmp_path / "lying.png"), "--out", str(tmp_path), "--device", "cpu"]) == 0
+    arguments = ["predict", str(tmp_path / "lying.png"), "--out", str(tmp_path), "--device", "cpu"]
+    assert run([*arguments, "--detector", "none", "--refine", "0"]) == 0
     (one,) = json.loads((tmp_path / "points.json").read_text())["images"]
     assert (one["width"], one["height"]) == (120, 200)
-    assert np.abs(np.array(list(one["faces"][0].values())) - predictor.predict(upright)[0]).max() <= 0.00051
+    assert np.abs(places(one["faces"][0]) - predictor.predict(upright).points[0]).max() <= 0.00051
     assert Image.open(tmp_path / "lying_points.png").size == (120, 200)
 
 
@@ -304,8 +317,8 @@ def test_predict_in_a_box(here: Path, predictor: Predictor, photo: NDArray[np.ui
     arguments = ["predict", str(tmp_path / "photo.png"), "--out", str(tmp_path), "--device", "cpu"]
     assert run([*arguments, "--box", "80,12,176,108"]) == 0
     (one,) = json.loads((tmp_path / "points.json").read_text())["images"]
-    expected = predictor.predict(photo, np.array([[80, 12, 176, 108]]))[0]
-    assert np.abs(np.array(list(one["faces"][0].values())) - expected).max() <= 0.00051
+    expected = predictor.predict(photo, np.array([[80, 12, 176, 108]]), refine=1).points[0]
+    assert np.abs(places(one["faces"][0]) - expected).max() <= 0.00051
 
 
 def test_one_bad_picture_does_not_stop_the_others(
@@ -450,7 +463,7 @@ def test_submit(
         run(["submit", "runs/quick", "--data", str(kaggle_layout), "--out", str(out), "--device", "cpu"]) == 0
     )
     assert f"100 rows written to {out}" in capsys.readouterr().out
-    check_submission(out, kaggle_layout, predictor.predict_crops(read_test(kaggle_layout)[1]))
+    check_submission(out, kaggle_layout, predictor.predict_crops(read_test(kaggle_layout)[1]).points)
     assert run(["submit", "runs/quick", "--data", str(kaggle_layout), "--out", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
 
@@ -459,10 +472,10 @@ def test_locations_are_clipped_to_the_image(
     here: Path, predictor: Predictor, kaggle_layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = predictor.predict_crops(read_test(kaggle_layout)[1])
-    wild = plain * 9 - 400
+    wild = plain.points * 9 - 400
     assert (wild < 0).any()
     assert (wild > 96).any()
-    monkeypatch.setattr(Predictor, "predict_crops", lambda *_: wild)
+    monkeypatch.setattr(Predictor, "predict_crops", lambda *_: replace(plain, points=wild))
     out = tmp_path / "submission.csv"
     assert run(["submit", "runs/quick", "--data", str(kaggle_layout), "--out", str(out)]) == 0
     check_submission(out, kaggle_layout, wild)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -255,7 +256,7 @@ def test_refining_comes_to_the_square_of_training() -> None:
         found = predictor.predict(image, [loose], refine=refine)
         errors.append(np.abs(found.points[0] - places).max())
     assert errors[0] > 4
-    for before, after in zip(errors, errors[1:], strict=False):
+    for before, after in pairwise(errors):
         assert after < 0.5 * before + 0.05
     np.testing.assert_allclose(found.squares[0].edges, true.edges, atol=3)
 

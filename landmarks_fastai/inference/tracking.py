@@ -1,0 +1,224 @@
+"""From one frame to the next: each face keeps its number, and its square comes from its last points.
+
+Knows a detector, a predictor and the order of frames; the detector runs only where it must. Knows nothing
+about files or drawing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landmarks_fastai.framing import Square
+from landmarks_fastai.inference.faces import Detector
+from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.inference.smoothing import SteadyFace
+
+Picture = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+REFINE = 1
+"""How often a new face's square is laid anew before its points count; measured in benchmarks/refine.md."""
+
+DETECT_EVERY = 25
+"""Frames from one look for new faces to the next, while none is lost."""
+
+DOUBLE = 0.25
+"""Of two tracked faces whose squares are less `apart`, one has slid onto the other."""
+
+SAME = 0.5
+"""A detected square that is less apart from a tracked face's holds that face."""
+
+RETURN = 1.0
+"""A found face that is less apart from where one was lost is that one, come back."""
+
+REMEMBERED = 2.0
+"""Seconds in which a lost face may come back; meanwhile every frame is looked at for it."""
+
+LOST = 0.1
+"""A face whose points' mean confidence is less is no longer believed to be one."""
+
+SURE = 0.3
+"""A face whose points' mean confidence is at least this goes on where the detector does not find it."""
+
+
+@dataclass(frozen=True)
+class TrackedFace:
+    """A face in a frame.
+
+    Parameters
+    ----------
+    number
+        The same in every frame that shows this face.
+    points
+        (K, 2) float32, x then y, px of the frame, steadied where that was asked for.
+    confidence
+        (K,) float32, as `Landmarks.confidence`.
+    """
+
+    number: int
+    points: Floats
+    confidence: Floats
+
+
+@dataclass(eq=False)
+class _Track:
+    """What is remembered of a face: its number and its filter, where and when it was seen last, how well."""
+
+    number: int
+    steady: SteadyFace | None
+    square: Square
+    time: float
+    sure: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Sight:
+    """What a frame shows in a square, and the square around that."""
+
+    square: Square
+    points: Floats
+    confidence: Floats
+
+
+@dataclass
+class Tracker:
+    """Follows the faces of a video; called with one frame after the other.
+
+    Faces are told apart by where they are alone. So a number stays on where the scene changes to another
+    face in the same place, or where somebody comes within two seconds to where another left.
+
+    Parameters
+    ----------
+    predictor
+        The model. One without a mean face can't follow.
+    detector
+        Where faces are.
+    smooth
+        Steady the points (`SteadyFace`).
+    follow
+        Take each face's next square from its last points. Else the detector looks at every frame, and its
+        squares are taken as they are.
+    detect_every
+        Frames between two looks for new faces.
+    """
+
+    predictor: Predictor
+    detector: Detector
+    smooth: bool = True
+    follow: bool = True
+    detect_every: int = DETECT_EVERY
+    detections: int = field(default=0, init=False)
+    """How often the detector has run."""
+
+    def __post_init__(self) -> None:
+        """Begin without a face."""
+        self.follow = self.follow and self.predictor.header.mean_face is not None
+        self._tracks: list[_Track] = []
+        self._lost: list[_Track] = []
+        self._numbers = 0
+        self._wait = 0
+
+    def __call__(self, image: Picture, time: float) -> list[TrackedFace]:
+        """Find the faces of the next frame.
+
+        Parameters
+        ----------
+        image
+            (H, W, 3) uint8 RGB.
+        time
+            Of the frame, in seconds; later than the frame's before.
+
+        Returns
+        -------
+        list[TrackedFace]
+            In the order of their numbers.
+        """
+        before, self._tracks = self._tracks, []
+        faces = self._go_on(before, image, time) if self.follow else []
+        self._lost += [track for track in before if track not in self._tracks]
+        self._lost = [track for track in self._lost if time - track.time <= REMEMBERED]
+        self._wait -= 1
+        if self._wait <= 0 or self._lost or not self._tracks:
+            self._wait = self.detect_every
+            faces += self._look_around(image, time)
+        return sorted(faces, key=lambda face: face.number)
+
+    def _go_on(self, tracks: Sequence[_Track], image: Picture, time: float) -> list[TrackedFace]:
+        """See the tracked faces again, if they are still there."""
+        sights = self._see(image, [track.square for track in tracks])
+        pairs = [(track, sight) for track, sight in zip(tracks, sights, strict=True) if sight is not None]
+        # of two on one face, the one that had farther to go has slid onto it from a face that is hidden
+        pairs.sort(key=lambda pair: apart(pair[0].square, pair[1].square))
+        return [self._take(*pair, time) for pair in pairs if self._is_free(pair[1].square, DOUBLE)]
+
+    def _look_around(self, image: Picture, time: float) -> list[TrackedFace]:
+        """Let the detector find what is new or was lost, and doubt what it does not find."""
+        self.detections += 1
+        squares = [Square(x0, y0, x1 - x0) for x0, y0, x1, _ in self.detector(image).edges.tolist()]
+        for track in list(self._tracks):
+            if not track.sure and all(apart(track.square, square) >= SAME for square in squares):
+                self._tracks.remove(track)
+                self._lost.append(track)
+        new = [square for square in squares if self._is_free(square, SAME)]
+        seen = [sight for sight in self._see(image, new, REFINE if self.follow else 0) if sight is not None]
+        faces = []
+        # the nearest first, so that of two faces that come back neither takes the other's number
+        pairs = [(apart(track.square, sight.square), track, sight) for track in self._lost for sight in seen]
+        for distance, track, sight in sorted(pairs, key=lambda pair: pair[0]):
+            if distance < RETURN and track in self._lost and sight in seen:
+                self._lost.remove(track)
+                seen.remove(sight)
+                faces.append(self._take(track, sight, time))
+        for sight in seen:
+            if self._is_free(sight.square, DOUBLE):
+                steady = SteadyFace() if self.smooth else None
+                track = _Track(self._numbers, steady, sight.square, time, sure=False)
+                self._numbers += 1
+                faces.append(self._take(track, sight, time))
+        return faces
+
+    def _see(self, image: Picture, squares: Sequence[Square], refine: int = 0) -> list[_Sight | None]:
+        """Find the points in each square; None where they make no face."""
+        found = self.predictor.predict_squares(image, squares, refine=refine)
+        if not self.follow:  # the squares are believed
+            return [_Sight(*one) for one in zip(found.squares, found.points, found.confidence, strict=True)]
+        sights: list[_Sight | None] = []
+        for points, confidence in zip(found.points, found.confidence, strict=True):
+            square = self.predictor.square_around(points)
+            # a model without confidence gives NaN, which is never less
+            there = square is not None and _in_sight(square, image) and not confidence.mean() < LOST
+            sights.append(_Sight(square, points, confidence) if there else None)
+        return sights
+
+    def _take(self, track: _Track, sight: _Sight, time: float) -> TrackedFace:
+        """Go on with a track from what was seen of it now."""
+        track.square, track.time, track.sure = sight.square, time, bool(sight.confidence.mean() >= SURE)
+        self._tracks.append(track)
+        points = sight.points if track.steady is None else track.steady(sight.points, time)
+        return TrackedFace(track.number, points, sight.confidence)
+
+    def _is_free(self, square: Square, distance: float) -> bool:
+        """Tell whether no tracked face is that near."""
+        return all(apart(square, track.square) >= distance for track in self._tracks)
+
+
+def apart(one: Square, other: Square) -> float:
+    """Return how far two squares are from being the same.
+
+    The distance of their middles in shares of their side, plus the logarithm of how much larger one is.
+    """
+    x = one.left + one.side / 2 - other.left - other.side / 2
+    y = one.top + one.side / 2 - other.top - other.side / 2
+    return math.hypot(x, y) / math.sqrt(one.side * other.side) + abs(math.log(one.side / other.side))
+
+
+def _in_sight(square: Square, image: Picture) -> bool:
+    """Tell whether a square has its middle in the picture, and is not larger than it by far."""
+    height, width = image.shape[:2]
+    x, y = square.left + square.side / 2, square.top + square.side / 2
+    return 0 <= x <= width and 0 <= y <= height and square.side <= 2 * max(height, width)

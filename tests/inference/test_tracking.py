@@ -1,0 +1,309 @@
+"""Faces keep their numbers from frame to frame, and the detector runs no more than it must.
+
+The picture is a scene that we know: a stand-in predictor and detector see what it shows at each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from landmarks_fastai.framing import Square
+from landmarks_fastai.inference.faces import Boxes
+from landmarks_fastai.inference.modelfile import ModelHeader
+from landmarks_fastai.inference.predictor import Landmarks, Predictor
+from landmarks_fastai.inference.tracking import REMEMBERED, TrackedFace, Tracker, apart
+from landmarks_fastai.schema import schema_from_names
+
+FPS = 25
+IMAGE = np.zeros((240, 320, 3), np.uint8)
+MEAN = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.75]])
+HEADER = ModelHeader(
+    arch="a",
+    head={},
+    channels=3,
+    input_size=32,
+    mean=[0.5] * 3,
+    std=[0.5] * 3,
+    schema=schema_from_names("three", ["left_eye", "right_eye", "mouth"]),
+    mean_face=[tuple(place) for place in MEAN.tolist()],
+)
+
+Place = tuple[float, float] | tuple[float, float, float]
+"""The middle of a face's square, and its side where that is not 60."""
+
+
+@dataclass
+class Scene:
+    """What a frame shows: faces by name, those in front first."""
+
+    places: dict[str, Square] = field(default_factory=dict)
+    confidence: float = 0.8
+    nothing: float = 0.02
+    """Mean confidence of points where no face is."""
+    unfound: frozenset[str] = frozenset()
+    """Faces that are to be seen, and that the detector misses."""
+    ghosts: list[Square] = field(default_factory=list)
+    """Squares that the detector takes for faces."""
+    searches: list[int] = field(default_factory=list)
+    """Frames that the detector was shown."""
+    frame: int = -1
+
+    def shows(self, places: Mapping[str, Place]) -> None:
+        self.frame += 1
+        self.places = {}
+        for name, (x, y, *side) in places.items():
+            square = Square(x - (side or [60])[0] / 2, y - (side or [60])[0] / 2, (side or [60])[0])
+            if all(apart(square, front) > 0.4 for front in self.places.values()):  # else it is hidden
+                self.places[name] = square
+
+    def detect(self, image: NDArray[np.uint8]) -> Boxes:
+        self.searches.append(self.frame)
+        found = [square for name, square in self.places.items() if name not in self.unfound] + self.ghosts
+        return Boxes(np.array([square.edges for square in found]).reshape(-1, 4), np.ones(len(found)))
+
+
+class Seer(Predictor):
+    """Finds the points of the face that is nearest to a square, if it is near enough to be seen in it."""
+
+    def __init__(self, scene: Scene, header: ModelHeader = HEADER) -> None:
+        super().__init__(header, lambda crops: ())
+        self.scene = scene
+
+    def predict_squares(
+        self, image: NDArray[np.uint8], squares: Sequence[Square], flip: bool = False, refine: int = 0
+    ) -> Landmarks:
+        points, confidence = (
+            np.empty((len(squares), 3, 2), np.float32),
+            np.empty((len(squares), 3), np.float32),
+        )
+        for row, square in enumerate(squares):
+            nearest = min(self.scene.places.values(), key=lambda face: apart(face, square), default=None)
+            seen = nearest is not None and apart(nearest, square) < 0.5
+            shown = nearest if nearest is not None and seen else square
+            points[row] = MEAN * shown.side + (shown.left - 0.5, shown.top - 0.5)
+            confidence[row] = self.scene.confidence if seen else self.scene.nothing
+        return Landmarks(points, confidence, tuple(squares))
+
+
+def watch(
+    scene: Scene, tracker: Tracker, frames: Iterable[Mapping[str, Place]], fps: float = FPS
+) -> list[dict[str, int]]:
+    """Return for each frame which number each face of the scene got; a number without a face is "?"."""
+    numbers = []
+    for places in frames:
+        scene.shows(places)
+        faces = tracker(IMAGE, scene.frame / fps)
+        assert len({face.number for face in faces}) == len(faces)
+        numbers.append({who(scene, face): face.number for face in faces})
+        assert len(numbers[-1]) == len(faces), "two numbers for one face"
+    return numbers
+
+
+def who(scene: Scene, face: TrackedFace) -> str:
+    middle = face.points.mean(axis=0) + 0.5
+    for name, square in scene.places.items():
+        there = MEAN.mean(axis=0) * square.side + (square.left, square.top)
+        if np.hypot(*(there - middle)) < 0.25 * square.side:
+            return name
+    return "?"
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+@pytest.fixture
+def tracker(scene: Scene) -> Tracker:
+    return Tracker(Seer(scene), scene.detect, smooth=False)
+
+
+def line(start: Place, end: Place, count: int) -> list[Place]:
+    return [tuple(place) for place in np.linspace(start, end, count).tolist()]
+
+
+def test_the_detector_runs_at_first_and_every_so_often(scene: Scene, tracker: Tracker) -> None:
+    numbers = watch(scene, tracker, [{"a": place} for place in line((60, 60), (260, 180), 76)])
+    assert numbers == [{"a": 0}] * 76
+    assert scene.searches == [0, 25, 50, 75]
+    assert tracker.detections == 4
+
+
+def test_without_faces_the_detector_looks_at_every_frame(scene: Scene, tracker: Tracker) -> None:
+    assert watch(scene, tracker, [{}] * 5 + [{"a": (100, 100)}] * 5) == [{}] * 5 + [{"a": 0}] * 5
+    assert scene.searches == [0, 1, 2, 3, 4, 5]
+
+
+def test_points_are_those_of_this_frame(scene: Scene, tracker: Tracker) -> None:
+    for x in (100.0, 104.0, 109.5):
+        scene.shows({"a": (x, 80, 50)})
+        (face,) = tracker(IMAGE, scene.frame / FPS)
+        np.testing.assert_allclose(face.points, MEAN * 50 + (x - 25.5, 54.5), atol=1e-4)
+        np.testing.assert_allclose(face.confidence, 0.8)
+
+
+def test_a_new_face_is_found_at_the_next_look(scene: Scene, tracker: Tracker) -> None:
+    alone, both = {"a": (80, 100)}, {"a": (80, 100), "b": (220, 100)}
+    numbers = watch(scene, tracker, [alone] * 5 + [both] * 25)
+    assert numbers == [{"a": 0}] * 25 + [{"a": 0, "b": 1}] * 5
+
+
+def test_a_lost_face_is_looked_for_at_once_and_known_again(scene: Scene, tracker: Tracker) -> None:
+    here = {"a": (80, 100), "b": (220, 100)}
+    gone = {"a": (80, 100)}
+    numbers = watch(scene, tracker, [here] * 3 + [gone] * 10 + [here] * 5)
+    assert numbers == [{"a": 0, "b": 1}] * 3 + [{"a": 0}] * 10 + [{"a": 0, "b": 1}] * 5
+    assert scene.searches == [0, *range(3, 14)]
+
+
+def test_a_face_that_is_long_gone_is_a_new_one(scene: Scene, tracker: Tracker) -> None:
+    here, gone = {"a": (80, 100), "b": (220, 100)}, {"a": (80, 100)}
+    absent = int(REMEMBERED * FPS) + 1
+    numbers = watch(scene, tracker, [here] * 3 + [gone] * absent + [here] * 26)
+    assert numbers[-1] == {"a": 0, "b": 2}
+    # and then it is not looked for any more
+    assert len([frame for frame in scene.searches if 3 <= frame < 3 + absent]) == absent - 1
+
+
+def test_one_leaves_over_the_edge_and_the_other_stays(scene: Scene, tracker: Tracker) -> None:
+    walk = line((200, 100), (360, 100), 40)
+    numbers = watch(scene, tracker, [{"a": (80, 100), "b": place} for place in walk])
+    # its middle leaves the picture at x = 320
+    assert numbers[:29] == [{"a": 0, "b": 1}] * 29
+    assert numbers[30:] == [{"a": 0}] * 10
+
+
+def test_a_face_at_the_edge_is_followed(scene: Scene, tracker: Tracker) -> None:
+    walk = line((160, 120), (2, 238), 60)
+    assert watch(scene, tracker, [{"a": place} for place in [*walk, *reversed(walk)]]) == [{"a": 0}] * 120
+    assert scene.searches == [0, 25, 50, 75, 100]
+
+
+@given(
+    speed=st.floats(1.5, 4), front=st.sampled_from(["a", "b"]), gap=st.floats(-25, 25), still=st.booleans()
+)
+@example(speed=3.0, front="b", gap=0.0, still=False)
+@example(speed=3.0, front="a", gap=0.0, still=False)
+def test_two_faces_that_cross_keep_their_numbers(speed: float, front: str, gap: float, still: bool) -> None:
+    scene = Scene()
+    tracker = Tracker(Seer(scene), scene.detect, smooth=False)
+    count = int(200 / speed)
+    ways = {
+        "a": [(60 + speed * step, 100) for step in range(count)],
+        "b": [(160 if still else 260 - speed * step, 100 + gap) for step in range(count)],
+    }
+    names = sorted(ways, key=lambda name: name != front)
+    numbers = watch(scene, tracker, [{name: ways[name][step] for name in names} for step in range(count)])
+    assert numbers[0] == {name: number for number, name in enumerate(names)}
+    assert all(set(seen.items()) <= set(numbers[0].items()) for seen in numbers)
+    assert numbers[-1] == numbers[0]
+
+
+def test_two_faces_close_together_do_not_swap(scene: Scene, tracker: Tracker) -> None:
+    rng = np.random.default_rng(0)
+    places = [{"a": (100 + x, 100), "b": (142 + y, 104)} for x, y in rng.uniform(-5, 5, (100, 2)).tolist()]
+    assert watch(scene, tracker, places) == [{"a": 0, "b": 1}] * 100
+    assert scene.searches == [0, 25, 50, 75]
+
+
+def test_a_confident_face_goes_on_where_the_detector_misses_it(scene: Scene, tracker: Tracker) -> None:
+    frames = [{"a": (100, 100)}] * 30
+    assert watch(scene, tracker, frames) == [{"a": 0}] * 30
+    scene.unfound = frozenset("a")
+    assert watch(scene, tracker, frames * 5) == [{"a": 0}] * 150
+    assert len(scene.searches) == 8
+
+
+@pytest.mark.parametrize("confidence", [0.15, float("nan")])
+def test_a_face_without_confidence_ends_where_the_detector_misses_it(
+    scene: Scene, tracker: Tracker, confidence: float
+) -> None:
+    scene.confidence = scene.nothing = confidence
+    numbers = watch(scene, tracker, [{"a": (100, 100)}] * 30 + [{}] * 30)
+    # nothing but the detector's next look tells that it is gone
+    assert numbers == [{"a": 0}] * 30 + [{"?": 0}] * 21 + [{}] * 9
+    assert scene.searches == [0, 25, *range(50, 60)]
+
+
+@pytest.mark.parametrize("confidence", [0.15, float("nan")])
+def test_a_face_that_the_detector_misses_once_keeps_its_number(
+    scene: Scene, tracker: Tracker, confidence: float
+) -> None:
+    scene.confidence = scene.nothing = confidence
+    frames = [{"a": (100, 100)}] * 25
+    watch(scene, tracker, frames)
+    scene.unfound = frozenset("a")
+    assert watch(scene, tracker, [{"a": (100, 100)}] * 3) == [{"a": 0}, {}, {}]
+    scene.unfound = frozenset()
+    assert watch(scene, tracker, frames) == [{"a": 0}] * 25
+
+
+def test_what_only_the_detector_sees_is_no_face(scene: Scene, tracker: Tracker) -> None:
+    for step in range(10):
+        scene.ghosts = [Square(150 + 10 * step, 150, 50)] * (step % 2)
+        assert watch(scene, tracker, [{"a": (100, 60)}]) == [{"a": 0}]
+    assert watch(scene, tracker, [{"a": (100, 60), "b": (250, 160)}] * 26)[-1] == {"a": 0, "b": 1}
+
+
+def test_a_cut_to_another_scene(scene: Scene, tracker: Tracker) -> None:
+    first, second = {"a": (80, 80), "b": (200, 100)}, {"c": (140, 180, 100), "d": (280, 60, 30)}
+    numbers = watch(scene, tracker, [first] * 5 + [second] * 5)
+    assert numbers == [{"a": 0, "b": 1}] * 5 + [{"c": 2, "d": 3}] * 5
+    assert scene.searches[:2] == [0, 5]
+
+
+def test_two_squares_of_one_face_are_one_face(scene: Scene, tracker: Tracker) -> None:
+    scene.ghosts = [Square(75, 75, 55), Square(90, 90, 45)]
+    assert watch(scene, tracker, [{"a": (100, 100)}] * 30) == [{"a": 0}] * 30
+
+
+def test_without_following_the_detector_looks_at_every_frame(scene: Scene) -> None:
+    tracker = Tracker(Seer(scene), scene.detect, smooth=False, follow=False)
+    walk = [{"a": (60 + 5 * step, 100), "b": (250 - 5 * step, 110)} for step in range(15)]
+    assert watch(scene, tracker, walk) == [{"a": 0, "b": 1}] * 15
+    assert scene.searches == list(range(15))
+    # its squares are believed, whatever the points say
+    scene.ghosts = [Square(20, 180, 50)]
+    assert watch(scene, tracker, walk[-1:]) == [{"a": 0, "b": 1, "?": 2}]
+
+
+def test_a_model_without_a_mean_face_does_not_follow(scene: Scene) -> None:
+    old = Seer(scene, HEADER.model_copy(update={"mean_face": None}))
+    tracker = Tracker(old, scene.detect)
+    assert watch(scene, tracker, [{"a": (100, 100)}] * 5) == [{"a": 0}] * 5
+    assert scene.searches == list(range(5))
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_smoothing_steadies_each_face_by_its_number(scene: Scene, follow: bool) -> None:
+    rng = np.random.default_rng(0)
+    shaken = [
+        {"a": (100 + x, 100 + y), "b": (220 + y, 100 - x)} for x, y in rng.normal(0, 0.5, (50, 2)).tolist()
+    ]
+
+    def shake(smooth: bool) -> float:
+        own = Scene()
+        tracker = Tracker(Seer(own), own.detect, smooth=smooth, follow=follow)
+        points = []
+        for places in shaken:
+            own.shows(places)
+            points.append([face.points for face in tracker(IMAGE, own.frame / FPS)])
+        return float(np.diff(points, n=2, axis=0).std())
+
+    assert shake(True) < 0.5 * shake(False)
+
+
+def test_apart() -> None:
+    one = Square(10, 20, 40)
+    assert apart(one, one) == 0
+    assert apart(one, Square(10 + 12, 20 + 16, 40)) == pytest.approx(0.5)
+    # the same middle, e times larger
+    assert apart(Square(-50, -50, 100), Square(-50 * np.e, -50 * np.e, 100 * np.e)) == pytest.approx(1)
+    assert apart(one, Square(0, 0, 55)) == apart(Square(0, 0, 55), one)
