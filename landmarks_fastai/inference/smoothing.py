@@ -69,11 +69,11 @@ class OneEuro:
             self.value, self.velocity = value.copy(), np.zeros_like(value)
             return value
         if elapsed > 0:
-            fresh = ~(np.isfinite(self.value) & np.isfinite(value)).all(axis=1)
-            before = np.where(fresh[:, None], value, self.value)
+            fresh = ~np.isfinite(self.value + value).all(axis=1, keepdims=True)
+            before = np.where(fresh, value, self.value)
             velocity = (value - before) / (elapsed * size)
             share = _share(np.array(self.cutoffs.of_speed), elapsed)
-            velocity = np.where(fresh[:, None], 0.0, self.velocity + share * (velocity - self.velocity))
+            velocity = np.where(fresh, 0.0, self.velocity + share * (velocity - self.velocity))
             cutoff = self.cutoffs.still + self.cutoffs.speed * np.hypot(*velocity.T)
             self.value = before + _share(cutoff, elapsed)[:, None] * (value - before)
             self.velocity = velocity
@@ -119,5 +119,5 @@ class SteadyFace:
 
 
 def face_size(points: NDArray[np.floating]) -> float:
-    """Return about the side of the square around a face's (K, 2) known points: four times their spread, px."""
+    """Return about the side of a face's square, px: four times the spread of its (K, 2) known points."""
     return float(np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean())) * 4 or 1.0

@@ -191,8 +191,10 @@ class Tracker:
         for points, confidence in zip(found.points, found.confidence, strict=True):
             square = self.predictor.square_around(points)
             # a model without confidence gives NaN, which is never less
-            there = square is not None and _in_sight(square, image) and not confidence.mean() < LOST
-            sights.append(_Sight(square, points, confidence) if there else None)
+            if square is None or not _in_sight(square, image) or confidence.mean() < LOST:
+                sights.append(None)
+            else:
+                sights.append(_Sight(square, points, confidence))
         return sights
 
     def _take(self, track: _Track, sight: _Sight, time: float) -> TrackedFace:
@@ -221,4 +223,4 @@ def _in_sight(square: Square, image: Picture) -> bool:
     """Tell whether a square has its middle in the picture, and is not larger than it by far."""
     height, width = image.shape[:2]
     x, y = square.left + square.side / 2, square.top + square.side / 2
-    return 0 <= x <= width and 0 <= y <= height and square.side <= 2 * max(height, width)
+    return bool(0 <= x <= width and 0 <= y <= height and square.side <= 2 * max(height, width))
