@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from landmarks_fastai.drawing import save_png
 from landmarks_fastai.errors import LandmarksError, RunError, UserError
 from landmarks_fastai.images import read_image
 from landmarks_fastai.inference.faces import Detector, open_detector
+from landmarks_fastai.inference.modelfile import MODEL_NAME
 from landmarks_fastai.inference.predictor import Landmarks, Predictor
 from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.schema import Schema
@@ -149,11 +151,14 @@ class Desk:
     """
 
     def __init__(self, models: Sequence[Path], detector: str = AUTO, limits: Limits | None = None) -> None:
-        self.models = [str(path) for path in models]
+        self.models = [str(path.parent if path.name == MODEL_NAME else path) for path in models]
+        """By what the page calls them: a run by its folder."""
         self.limits = limits or Limits()
         self._detector = detector
         self._predictors: dict[str, Predictor] = {}
         self._detectors: dict[str, Detector] = {}
+        self._busy = Lock()
+        self._closing = False
 
     def photo(self, path: Path, model: str, out: Path) -> Answer:
         """Find, draw and write down the points of a photo.
@@ -174,7 +179,7 @@ class Desk:
         RunError
             If a file can't be written.
         """
-        with _named_alone(path.parent, out):
+        with self._busy, _named_alone(path.parent, out):
             self._check_size(path)
             picture = read_image(path)
             predictor, detector = self.open(model)
@@ -204,14 +209,21 @@ class Desk:
         RunError
             If a file can't be written.
         """
-        with _named_alone(path.parent, out):
+
+        def step(done: int, expected: int | None) -> None:
+            if self._closing:
+                raise RunError(f"{path.name}: not finished, since the page ends")
+            if progress is not None:
+                progress(done, expected)
+
+        with self._busy, _named_alone(path.parent, out):
             self._check_size(path)
             length = self._length(path)
             predictor, detector = self.open(model)
             drawing, csv = out / f"{path.stem}_points.mp4", out / "points.csv"
             end, tracker = self.limits.seconds, Tracker(predictor, detector)
             outcome = annotate_video(
-                path, drawing, tracker, predictor.schema, end=end, points=csv, progress=progress
+                path, drawing, tracker, predictor.schema, end=end, points=csv, progress=step
             )
         if not outcome.faces:
             return _no_face(path)
@@ -221,6 +233,12 @@ class Desk:
         if length is None:
             note += f" At most its first {self.limits.seconds:g} s were looked at."
         return Answer(note, drawing, csv)
+
+    def close(self) -> None:
+        """End what is being answered, and wait for its end."""
+        self._closing = True
+        with self._busy:
+            pass
 
     def open(self, model: str) -> tuple[Predictor, Detector]:
         """Open one of `models`, and the detector for it.
@@ -290,8 +308,11 @@ def serve(
             webbrowser.open(address)
         # ended politely from outside, it takes its temporary folder along too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[door])
+        try:
+            with suppress(KeyboardInterrupt):
+                server.run(sockets=[door])
+        finally:
+            desk.close()  # a video that went on would write where nothing is any more
 
 
 def listen(port: int) -> socket.socket:

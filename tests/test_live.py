@@ -327,6 +327,14 @@ def test_opencv_without_windows_or_no_opencv(monkeypatch: pytest.MonkeyPatch, th
         live.watch("0", one_face, KAGGLE15)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is always a screen")
+def test_without_opencv_the_screen_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":987")
+    monkeypatch.setattr(live, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="OpenCV is not installed"):
+        live.check_screen()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there the two are at odds")
 def test_opencv_after_pyav_is_refused_where_it_would_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "find_spec", lambda name: object())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -33,7 +34,7 @@ from landmarks_fastai.inference.modelfile import ModelHeader, save_model
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.network import build_network
 from landmarks_fastai.schema import KAGGLE15, Schema
-from landmarks_fastai.videofile import VideoWriter
+from landmarks_fastai.videofile import VideoReader, VideoWriter
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -155,6 +156,18 @@ def test_a_confidence_that_is_not_known_is_a_dash(
     assert "trained without confidence" in found.note
 
 
+def test_the_examples_show_faces(looking: web.Desk, models: list[Path], tmp_path: Path) -> None:
+    counts = {}
+    for path in web.example_photos(tmp_path):
+        counts[path.name] = len(looking.photo(path, str(models[0]), tmp_path).rows) // 15
+    assert counts.pop("astronaut.jpg", 1) == 1
+    assert counts == {"drawn 1.png": 1, "drawn 2.png": 1, "drawn 3.png": 2}
+    with VideoReader(web.example_video(tmp_path)) as frames:
+        first = next(iter(frames))
+    _, detector = looking.open(str(models[0]))
+    assert len(detector(first.image).edges) == 1
+
+
 def test_no_face_is_said_and_nothing_written(looking: web.Desk, models: list[Path], tmp_path: Path) -> None:
     path, out = tmp_path / "wall.png", tmp_path / "out"
     out.mkdir()
@@ -263,6 +276,24 @@ def test_a_video_that_hides_its_length_is_read_to_the_bound(
     assert "first 1 s" in found.note
 
 
+def test_closing_ends_a_video_in_its_middle(models: list[Path], tmp_path: Path) -> None:
+    desk, told = web.Desk(models, "none"), []
+    closer = threading.Thread(target=desk.close)
+
+    def progress(done: int, expected: int | None) -> None:
+        told.append(done)
+        if done == 2:
+            closer.start()
+            while not desk._closing:
+                closer.join(0.01)
+            assert closer.is_alive()  # it waits for the end of this
+
+    with pytest.raises(RunError, match=r"clip\.mp4: not finished"):
+        desk.video(make_video(tmp_path / "clip.mp4", 9), str(models[1]), tmp_path, progress)
+    closer.join()
+    assert told == [1, 2]
+
+
 def test_a_model_is_opened_once_and_an_unknown_one_is_refused(
     models: list[Path], photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +319,34 @@ def test_a_port_that_is_taken_is_named() -> None:
         assert host == "127.0.0.1"
         with pytest.raises(RunError, match=f"--port {port}: can't be used"):
             web.listen(port)
+
+
+def test_serving_says_where_and_ctrl_c_is_its_end(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: dict[str, Any] = {}
+
+    class Interrupted:
+        def run(self, sockets: list[socket.socket]) -> None:
+            seen["port"] = sockets[0].getsockname()[1]
+            raise KeyboardInterrupt
+
+    def page_server(desk: web.Desk, folder: Path) -> Interrupted:
+        assert folder.is_dir()
+        seen["folder"], seen["models"] = folder, desk.models
+        return Interrupted()
+
+    terminated = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(web, "page_server", page_server)
+    monkeypatch.setattr("webbrowser.open", lambda address: seen.update(shown=address))
+    try:
+        web.serve([models[0] / "model.safetensors"], port=0, detector="none", open_browser=True)
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+    assert seen["models"] == [str(models[0])]
+    assert seen["shown"] == f"http://127.0.0.1:{seen['port']}"
+    assert seen["shown"] in capsys.readouterr().out
+    assert not seen["folder"].exists()
 
 
 def test_without_gradio_the_message_says_how_to_get_it(
@@ -385,6 +444,8 @@ def test_a_photo_goes_in_and_drawing_table_and_files_come_out(
 
     # nothing is wider than the phone
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    table = "document.querySelector('.numbers')"
+    assert page.evaluate(f"{table}.scrollWidth <= {table}.clientWidth")
 
     # another model answers at once; names from its file are text, whatever is in them
     page.get_by_label("Model").click()

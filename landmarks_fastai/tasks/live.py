@@ -114,13 +114,14 @@ def check_screen() -> None:
     Raises
     ------
     UserError
-        If there is no screen.
+        If there is no screen, or no OpenCV to open a window with.
     """
     if not sys.platform.startswith("linux"):
         return
     remedy = "run it at a screen, or draw into a file with: landmarks-fastai video"
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise UserError(f"there is no screen here (neither DISPLAY nor WAYLAND_DISPLAY is set); {remedy}")
+    _opencv()  # else the trial would fail for want of it
     trial = subprocess.run([sys.executable, "-c", TRIAL], capture_output=True)
     if trial.returncode:
         screen = os.environ.get("DISPLAY") or os.environ["WAYLAND_DISPLAY"]

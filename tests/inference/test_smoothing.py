@@ -51,10 +51,10 @@ def test_two_steps_by_the_papers_formulas() -> None:
     alpha = 1 / (1 + 1 / (2 * math.pi * (1.0 + 0.5 * speed) * 0.1))
     np.testing.assert_allclose(found, [[10 + 3 * alpha, 20 + 4 * alpha]], rtol=1e-12)
     # and the next step goes on from the place and the velocity of this one
-    velocity = np.array([0.6, 0.8]) * speed
-    velocity += (np.array([0.0, 1.0]) / (0.2 * 50) - velocity) / (1 + 1 / (2 * math.pi * 2.0 * 0.2))
+    velocity, down = np.array([0.6, 0.8]) * speed, np.array([0.0, 1.0])
+    velocity += (down / (0.2 * 50) - velocity) / (1 + 1 / (2 * math.pi * 2.0 * 0.2))
     beta = 1 / (1 + 1 / (2 * math.pi * (1.0 + 0.5 * math.hypot(*velocity)) * 0.2))
-    np.testing.assert_allclose(steady(found + (0, 1), 0.2, size=50), found + (0, beta), rtol=1e-12)
+    np.testing.assert_allclose(steady(found + down, 0.2, size=50), found + beta * down, rtol=1e-12)
 
 
 def test_without_speed_it_is_a_low_pass_filter() -> None:
