@@ -99,7 +99,8 @@ def annotate_video(
     """
     _check_results(source, out, points, frames, overwrite)
     with ExitStack() as opened:
-        reader = opened.enter_context(_open(source, start, end, fps))
+        reader = _open(source, start, end, fps)
+        opened.enter_context(reader)
         write_points = None
         if points is not None:
             assert schema is not None, "points need a model"

@@ -194,8 +194,8 @@ def test_a_face_at_the_edge_is_followed(scene: Scene, tracker: Tracker) -> None:
 def test_two_faces_that_cross_keep_their_numbers(speed: float, front: str, gap: float, still: bool) -> None:
     scene = Scene()
     tracker = Tracker(Seer(scene), scene.detect, smooth=False)
-    # one who walks behind a face that stands still has to come out within one face's size
-    speed = min(speed, 2.8) if still else speed
+    # who walks behind a face that stands still comes out within two seconds and one face's size
+    speed = min(max(speed, 2.2), 2.8) if still else speed
     count = int(200 / speed)
     ways = {
         "a": [(60 + speed * step, 100) for step in range(count)],
