@@ -96,12 +96,11 @@ def match(frames: Path, table: FaceTable) -> list[Frame68]:
         By row; no row and no frame stands twice.
     """
     names, points = read_points(frames)
-    pictures = {int(frame): read_image(frames / "images" / names[frame]) for frame in range(len(names))}
     found = []
     for row, frame, square, misfit in _same_shapes(points, table.points.astype(np.float64), table.size):
-        likeness = _likeness(pictures[frame], square, table.images[row])
+        path = frames / "images" / names[frame]
+        likeness = _likeness(read_image(path), square, table.images[row])
         if likeness > UNLIKE:
-            path = frames / "images" / names[frame]
             found.append((frame, Frame68(path, row, square, points[frame], likeness, misfit)))
     # two frames of one shape: the most alike are the true pairs, and then each has lost its other partner
     best: dict[int, Frame68] = {}

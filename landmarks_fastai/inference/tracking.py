@@ -25,7 +25,7 @@ REFINE = 1
 """How often a new face's square is laid anew before its points count; measured in benchmarks/refine.md."""
 
 DETECT_EVERY = 25
-"""Frames from one look for new faces to the next, while none is lost."""
+"""Frames from one look for new faces to the next, while all is well."""
 
 DOUBLE = 0.25
 """Of two tracked faces whose squares are less `apart`, one has slid onto the other."""
@@ -33,17 +33,21 @@ DOUBLE = 0.25
 SAME = 0.5
 """A detected square that is less apart from a tracked face's holds that face."""
 
-RETURN = 1.0
+RETURN = 1.5
 """A found face that is less apart from where one was lost is that one, come back."""
 
 REMEMBERED = 2.0
 """Seconds in which a lost face may come back; meanwhile every frame is looked at for it."""
 
-LOST = 0.1
-"""A face whose points' mean confidence is less is no longer believed to be one."""
+LOST = 0.6
+"""A face is lost where its points' mean confidence is less than this share of what it was at best.
 
-SURE = 0.3
-"""A face whose points' mean confidence is at least this goes on where the detector does not find it."""
+Best is not the same for every model and every face. Of the default recipe's, nothing but a background has
+left 40 to 60 %, a face half covered 75 %.
+"""
+
+MISSED = 3
+"""After so many looks that don't find it, a face ends whose points are still confident."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +69,53 @@ class TrackedFace:
     confidence: Floats
 
 
-@dataclass(eq=False)
-class _Track:
-    """What is remembered of a face: its number and its filter, where and when it was seen last, how well."""
-
-    number: int
-    steady: SteadyFace | None
-    square: Square
-    time: float
-    sure: bool
-
-
 @dataclass(frozen=True, eq=False)
 class _Sight:
-    """What a frame shows in a square, and the square around that."""
+    """What a frame shows in a square: points, and the square around them."""
 
     square: Square
     points: Floats
     confidence: Floats
+
+    @property
+    def sureness(self) -> float:
+        """Mean confidence; 0 where the model does not know it."""
+        return float(np.nan_to_num(self.confidence.mean()))
+
+
+class _Track:
+    """What is remembered of a face. What the detector finds in one frame only may be none."""
+
+    begun: int
+    found: int
+    """Frames in which the detector found it first, since it was lost if it was, and last."""
+    surest: float
+    """Mean confidence at best, since then."""
+    square: Square
+    time: float
+    face: TrackedFace
+    """Where, when and how it was seen last."""
+
+    def __init__(self, number: int, steady: SteadyFace | None) -> None:
+        self.number = number
+        self.steady = steady
+        self.counted = False  # whether it was ever found in two frames, which makes the number its own
+
+    def begin(self, frame: int) -> None:
+        """Have been found, or found again after it was lost."""
+        self.begun = self.found = frame
+        self.surest = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was found again since it began."""
+        return self.found > self.begun
+
+    def go_on(self, sight: _Sight, time: float) -> None:
+        """Take what was seen of it now."""
+        self.square, self.time, self.surest = sight.square, time, max(self.surest, sight.sureness)
+        points = sight.points if self.steady is None else self.steady(sight.points, time)
+        self.face = TrackedFace(self.number, points, sight.confidence)
 
 
 @dataclass
@@ -120,8 +153,7 @@ class Tracker:
         self.follow = self.follow and self.predictor.header.mean_face is not None
         self._tracks: list[_Track] = []
         self._lost: list[_Track] = []
-        self._numbers = 0
-        self._wait = 0
+        self._numbers = self._frame = self._looked = 0
 
     def __call__(self, image: Picture, time: float) -> list[TrackedFace]:
         """Find the faces of the next frame.
@@ -138,71 +170,83 @@ class Tracker:
         list[TrackedFace]
             In the order of their numbers.
         """
+        self._frame += 1
         before, self._tracks = self._tracks, []
-        faces = self._go_on(before, image, time) if self.follow else []
-        self._lost += [track for track in before if track not in self._tracks]
+        if self.follow:
+            self._go_on(before, image, time)
+        self._part_with([track for track in before if track not in self._tracks])
         self._lost = [track for track in self._lost if time - track.time <= REMEMBERED]
-        self._wait -= 1
-        if self._wait <= 0 or self._lost or not self._tracks:
-            self._wait = self.detect_every
-            faces += self._look_around(image, time)
-        return sorted(faces, key=lambda face: face.number)
+        settled = self._tracks and not self._lost and all(track.settled for track in self._tracks)
+        if not settled or self._frame - self._looked >= self.detect_every:
+            self._look_around(image, time)
+        return [track.face for track in sorted(self._tracks, key=lambda track: track.number)]
 
-    def _go_on(self, tracks: Sequence[_Track], image: Picture, time: float) -> list[TrackedFace]:
+    def _go_on(self, tracks: Sequence[_Track], image: Picture, time: float) -> None:
         """See the tracked faces again, if they are still there."""
         sights = self._see(image, [track.square for track in tracks])
         pairs = [(track, sight) for track, sight in zip(tracks, sights, strict=True) if sight is not None]
         # of two on one face, the one that had farther to go has slid onto it from a face that is hidden
-        pairs.sort(key=lambda pair: apart(pair[0].square, pair[1].square))
-        return [self._take(*pair, time) for pair in pairs if self._is_free(pair[1].square, DOUBLE)]
+        for track, sight in sorted(pairs, key=lambda pair: apart(pair[0].square, pair[1].square)):
+            if sight.sureness >= LOST * track.surest and self._is_free(sight.square, DOUBLE):
+                track.go_on(sight, time)
+                self._tracks.append(track)
 
-    def _look_around(self, image: Picture, time: float) -> list[TrackedFace]:
+    def _look_around(self, image: Picture, time: float) -> None:
         """Let the detector find what is new or was lost, and doubt what it does not find."""
+        self._looked = self._frame
         self.detections += 1
         squares = [Square(x0, y0, x1 - x0) for x0, y0, x1, _ in self.detector(image).edges.tolist()]
+        patience = MISSED * self.detect_every
         for track in list(self._tracks):
-            if not track.sure and all(apart(track.square, square) >= SAME for square in squares):
+            if any(apart(track.square, square) < SAME for square in squares):
+                track.found, track.counted = self._frame, True
+            # only confident points of what was found before speak against the detector
+            elif not (track.settled and track.surest and self._frame - track.found < patience):
                 self._tracks.remove(track)
-                self._lost.append(track)
+                self._part_with([track])
         new = [square for square in squares if self._is_free(square, SAME)]
-        seen = [sight for sight in self._see(image, new, REFINE if self.follow else 0) if sight is not None]
-        faces = []
+        sights = self._see(image, new, REFINE if self.follow else 0)
+        seen = [sight for sight in sights if sight is not None and self._is_free(sight.square, DOUBLE)]
         # the nearest first, so that of two faces that come back neither takes the other's number
         pairs = [(apart(track.square, sight.square), track, sight) for track in self._lost for sight in seen]
         for distance, track, sight in sorted(pairs, key=lambda pair: pair[0]):
             if distance < RETURN and track in self._lost and sight in seen:
                 self._lost.remove(track)
                 seen.remove(sight)
-                faces.append(self._take(track, sight, time))
+                self._begin(track, sight, time)
         for sight in seen:
             if self._is_free(sight.square, DOUBLE):
-                steady = SteadyFace() if self.smooth else None
-                track = _Track(self._numbers, steady, sight.square, time, sure=False)
+                track = _Track(self._numbers, SteadyFace() if self.smooth else None)
                 self._numbers += 1
-                faces.append(self._take(track, sight, time))
-        return faces
+                self._begin(track, sight, time)
 
     def _see(self, image: Picture, squares: Sequence[Square], refine: int = 0) -> list[_Sight | None]:
-        """Find the points in each square; None where they make no face."""
+        """Find the points in each square; None where they can be no face's."""
         found = self.predictor.predict_squares(image, squares, refine=refine)
         if not self.follow:  # the squares are believed
             return [_Sight(*one) for one in zip(found.squares, found.points, found.confidence, strict=True)]
         sights: list[_Sight | None] = []
         for points, confidence in zip(found.points, found.confidence, strict=True):
             square = self.predictor.square_around(points)
-            # a model without confidence gives NaN, which is never less
-            if square is None or not _in_sight(square, image) or confidence.mean() < LOST:
+            if square is None or not _in_sight(square, image):
                 sights.append(None)
             else:
                 sights.append(_Sight(square, points, confidence))
         return sights
 
-    def _take(self, track: _Track, sight: _Sight, time: float) -> TrackedFace:
-        """Go on with a track from what was seen of it now."""
-        track.square, track.time, track.sure = sight.square, time, bool(sight.confidence.mean() >= SURE)
+    def _begin(self, track: _Track, sight: _Sight, time: float) -> None:
+        """Take up a face that the detector found, a new one or one that comes back."""
+        track.begin(self._frame)
+        track.go_on(sight, time)
         self._tracks.append(track)
-        points = sight.points if track.steady is None else track.steady(sight.points, time)
-        return TrackedFace(track.number, points, sight.confidence)
+
+    def _part_with(self, tracks: Sequence[_Track]) -> None:
+        """Remember faces that may come back; what was none gives its number to the next."""
+        for track in tracks:
+            if track.counted or not self.follow:
+                self._lost.append(track)
+            elif track.number == self._numbers - 1:
+                self._numbers -= 1
 
     def _is_free(self, square: Square, distance: float) -> bool:
         """Tell whether no tracked face is that near."""
