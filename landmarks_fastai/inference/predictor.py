@@ -229,7 +229,9 @@ def torch_device(device: str) -> str:
         return there[1] if len(there) > 1 else "cpu"
     chosen = "cuda:0" if device == "cuda" else device
     if chosen not in there:
-        raise UserError(f"--device {device}: not on this machine; its torch has: {', '.join(there)}")
+        raise UserError(
+            f"--device {device}: not on this machine, whose torch has {', '.join(there)}; use auto or cpu"
+        )
     return chosen
 
 
