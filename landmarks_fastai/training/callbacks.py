@@ -190,23 +190,11 @@ class StopOnInterrupt(Callback):
 
     order = 90
 
-    def __init__(self) -> None:
-        self.interrupt = Interrupt()
-
-    @property
-    def asked(self) -> bool:
-        """Whether Ctrl-C was pressed."""
-        return self.interrupt.asked
-
-    def before_fit(self) -> None:
-        """Listen."""
-        self.interrupt.__enter__()
+    def __init__(self, interrupt: Interrupt) -> None:
+        # whoever fits holds it open: fastai leaves out after_fit where a fit fails
+        self.interrupt = interrupt
 
     def after_batch(self) -> None:
         """End the run where it was asked for."""
-        if self.asked:
+        if self.interrupt.asked:
             raise CancelFitException
-
-    def after_fit(self) -> None:
-        """Leave signals as they were."""
-        self.interrupt.__exit__(None, None, None)

@@ -34,6 +34,7 @@ from landmarks_fastai.files import read_json, replacing, write_json, write_text
 from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, save_model
 from landmarks_fastai.inference.onnx_export import export_onnx
 from landmarks_fastai.inference.predictor import torch_device
+from landmarks_fastai.interrupt import Interrupt
 from landmarks_fastai.network import resnet, unscale_points
 from landmarks_fastai.training.callbacks import (
     AverageWeights,
@@ -210,15 +211,15 @@ def _fit(
     watchers: list[Callback],
     state: dict[str, Any] | None,
 ) -> Outcome:
-    log, interrupt = EpochLog(reporter), StopOnInterrupt()
+    log, interrupt = EpochLog(reporter), Interrupt()
     checkpoint = Checkpoint(folder / "checkpoints", recipe.training.checkpoint_every)
-    callbacks = [log, HistoryFile(folder / "history.csv"), checkpoint, interrupt, *watchers]
+    callbacks = [log, HistoryFile(folder / "history.csv"), checkpoint, StopOnInterrupt(interrupt), *watchers]
     start: AbstractContextManager[None] = nullcontext()
     if state is not None:
         callbacks.append(Resume(state))
         start = epochs_from(learn, state["epoch"])
     try:
-        with start, learn.no_logging():
+        with start, learn.no_logging(), interrupt:
             learn.fit(recipe.training.epochs, cbs=callbacks)
     except LandmarksError as error:  # fastai has put the callback's name before our line
         raise type(error)(str(error).rpartition(":\n\t")[2]) from error

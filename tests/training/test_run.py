@@ -200,9 +200,11 @@ def test_a_full_disk_is_one_line(tmp_path: Path, own_cache: Path, monkeypatch: p
         train(small_recipe(epochs=1), tmp_path / "run", own_cache, Listener())
     monkeypatch.undo()
     monkeypatch.setattr(torch, "save", full)
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(RunError, match=r"^[^\n]*best.pt: can't be written[^\n]*$"):
         train(small_recipe(epochs=1), tmp_path / "again", own_cache, Listener())
     assert not list((tmp_path / "again" / "checkpoints").glob("*"))
+    assert signal.getsignal(signal.SIGINT) is before  # a run that failed must not keep Ctrl-C
 
 
 def test_the_lr_finder_saves_its_plot(tmp_path: Path, own_cache: Path) -> None:
