@@ -33,6 +33,7 @@ from landmarks_fastai.inference.modelfile import MODEL_NAME
 from landmarks_fastai.inference.predictor import Landmarks, Predictor
 from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.schema import Schema
+from landmarks_fastai.tasks.points import named_points
 from landmarks_fastai.tasks.predict import (
     AUTO,
     Found,
@@ -606,8 +607,8 @@ def _note(text: str, problem: bool = False) -> str:
 def _rows(faces: Landmarks, schema: Schema) -> Iterator[list[str]]:
     """Yield a row of `COLUMNS` for each point, rounded to what an eye can tell apart."""
     for number, (points, confidence) in enumerate(zip(faces.points, faces.confidence, strict=True)):
-        for name, (x, y), sure in zip(schema.points, points, confidence, strict=True):
-            yield [str(number), name, f"{x:.1f}", f"{y:.1f}", "–" if np.isnan(sure) else f"{sure:.2f}"]
+        for name, x, y, sure in named_points(points, confidence, schema):
+            yield [str(number), name, f"{x:.1f}", f"{y:.1f}", "–" if sure is None else f"{sure:.2f}"]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

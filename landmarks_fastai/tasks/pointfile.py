@@ -13,15 +13,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.files import replacing
 from landmarks_fastai.inference.tracking import TrackedFace
 from landmarks_fastai.schema import Schema
+from landmarks_fastai.tasks.points import named_points, points_as_cells, points_as_json
 
 COLUMNS = ("frame", "time", "face", "point", "x", "y", "confidence")
-DIGITS = 3
 ROWS_AT_ONCE = 20_000
 
 Writer = Callable[[int, float, Sequence[TrackedFace]], None]
@@ -59,10 +57,9 @@ def _csv_file(path: Path, schema: Schema) -> Iterator[Writer]:
         rows.writerow(COLUMNS)
 
         def write(frame: int, time: float, faces: Sequence[TrackedFace]) -> None:
-            for face, name, x, y, sure in _rows(faces, schema):
-                confidence = "" if sure is None else f"{sure:.{DIGITS}f}"
-                at = (f"{x:.{DIGITS}f}", f"{y:.{DIGITS}f}")
-                rows.writerow((frame, f"{time:.6f}", face, name, *at, confidence))
+            for face in faces:
+                for cells in points_as_cells(face.points, face.confidence, schema):
+                    rows.writerow((frame, f"{time:.6f}", face.number, *cells))
 
         yield write
 
@@ -77,11 +74,10 @@ def _json_file(path: Path, schema: Schema) -> Iterator[Writer]:
 
         def write(frame: int, time: float, faces: Sequence[TrackedFace]) -> None:
             nonlocal before
-            found: dict[int, dict[str, Any]] = {face.number: {} for face in faces}
-            for face, name, x, y, sure in _rows(faces, schema):
-                confidence = None if sure is None else round(sure, DIGITS)
-                found[face][name] = {"x": round(x, DIGITS), "y": round(y, DIGITS), "confidence": confidence}
-            listed = [{"face": number, "points": points} for number, points in found.items()]
+            listed = [
+                {"face": face.number, "points": points_as_json(face.points, face.confidence, schema)}
+                for face in faces
+            ]
             row = {"frame": frame, "time": round(time, 6), "faces": listed}
             file.write(before + json.dumps(row, ensure_ascii=False))
             before = ",\n"
@@ -111,22 +107,14 @@ def _parquet_file(path: Path, schema: Schema) -> Iterator[Writer]:
             waiting.clear()
 
         def write(frame: int, time: float, faces: Sequence[TrackedFace]) -> None:
-            waiting.extend((frame, time, *row) for row in _rows(faces, schema))
+            for face in faces:
+                each = named_points(face.points, face.confidence, schema)
+                waiting.extend((frame, time, face.number, *point) for point in each)
             if len(waiting) >= ROWS_AT_ONCE:
                 flush()
 
         yield write
         flush()
-
-
-def _rows(
-    faces: Sequence[TrackedFace], schema: Schema
-) -> Iterator[tuple[int, str, float, float, float | None]]:
-    """Yield face, point, x, y and confidence of every point that was found."""
-    for face in faces:
-        each = zip(schema.points, face.points.tolist(), face.confidence.tolist(), strict=True)
-        for name, (x, y), sure in each:
-            yield face.number, name, x, y, None if np.isnan(sure) else sure
 
 
 POINT_FILES: Mapping[str, Callable[[Path, Schema], AbstractContextManager[Writer]]] = {

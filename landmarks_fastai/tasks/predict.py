@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,8 @@ from landmarks_fastai.inference.predictor import Landmarks, Predictor
 from landmarks_fastai.inference.tracking import REFINE
 from landmarks_fastai.schema import Schema
 from landmarks_fastai.tasks.evaluate import check_schema
+from landmarks_fastai.tasks.points import DIGITS, points_as_cells, points_as_json
 
-DIGITS = 3
 AUTO = "auto"
 
 
@@ -140,70 +139,44 @@ def detector_for(name: str, schema: Schema) -> str:
     return "none" if schema.inter_ocular is None else DEFAULT_DETECTOR
 
 
-def points_as_json(predictor: Predictor, found: Sequence[Found]) -> dict[str, Any]:
-    """Return {"schema", "points", "images": [{"image", "width", "height", "faces"}]}: see `face_as_json`."""
-    return {
-        "schema": predictor.schema.name,
-        "points": list(predictor.schema.points),
-        "images": [
-            {
-                "image": str(one.image),
-                "width": one.size[0],
-                "height": one.size[1],
-                "faces": faces_as_json(one.faces, predictor.schema),
-            }
-            for one in found
-        ],
-    }
-
-
-def faces_as_json(faces: Landmarks, schema: Schema) -> list[dict[str, Any]]:
-    """Return [{"box": [x0, y0, x1, y1], "points": {name: {"x", "y", "confidence"}}}], px of the picture.
-
-    A confidence that the model does not know is null.
-    """
-    return [
-        {
-            "box": [round(edge, DIGITS) for edge in square.edges],
-            "points": {
-                name: {
-                    "x": round(float(x), DIGITS),
-                    "y": round(float(y), DIGITS),
-                    "confidence": None if np.isnan(sure) else round(float(sure), DIGITS),
-                }
-                for name, (x, y), sure in zip(schema.points, points, confidence, strict=True)
-            },
-        }
-        for square, points, confidence in zip(faces.squares, faces.points, faces.confidence, strict=True)
-    ]
-
-
 POINT_COLUMNS = ("image", "face", "point", "x", "y", "confidence")
 
 
-def point_rows(found: Sequence[Found], schema: Schema) -> Iterator[tuple[str, ...]]:
-    """Yield a row of `POINT_COLUMNS` for each point; an unknown confidence is an empty cell."""
-    for one in found:
-        for number, (face, confidence) in enumerate(zip(one.faces.points, one.faces.confidence, strict=True)):
-            for name, (x, y), sure in zip(schema.points, face, confidence, strict=True):
-                yield (
-                    str(one.image),
-                    str(number),
-                    name,
-                    f"{x:.{DIGITS}f}",
-                    f"{y:.{DIGITS}f}",
-                    "" if np.isnan(sure) else f"{sure:.{DIGITS}f}",
-                )
-
-
 def write_points_json(path: Path, found: Sequence[Found], predictor: Predictor) -> None:
-    """Write `points_as_json`."""
-    write_json(path, points_as_json(predictor, found))
+    """Write {"schema", "points", "images": [{"image", "width", "height", "faces": [{"box", "points"}]}]}.
+
+    A box is x0, y0, x1, y1, px of the picture; for the points see `points_as_json`.
+    """
+    schema = predictor.schema
+    images = [
+        {
+            "image": str(one.image),
+            "width": one.size[0],
+            "height": one.size[1],
+            "faces": [
+                {
+                    "box": [round(edge, DIGITS) for edge in square.edges],
+                    "points": points_as_json(points, confidence, schema),
+                }
+                for square, points, confidence in zip(
+                    one.faces.squares, one.faces.points, one.faces.confidence, strict=True
+                )
+            ],
+        }
+        for one in found
+    ]
+    write_json(path, {"schema": schema.name, "points": list(schema.points), "images": images})
 
 
 def write_points_csv(path: Path, found: Sequence[Found], predictor: Predictor) -> None:
-    """Write one line a point."""
-    write_csv(path, [POINT_COLUMNS, *point_rows(found, predictor.schema)])
+    """Write a row of `POINT_COLUMNS` for each point."""
+    rows = [
+        (str(one.image), str(number), *cells)
+        for one in found
+        for number, face in enumerate(zip(one.faces.points, one.faces.confidence, strict=True))
+        for cells in points_as_cells(*face, predictor.schema)
+    ]
+    write_csv(path, [POINT_COLUMNS, *rows])
 
 
 def predict_first_faces(predictor: Predictor, table: FaceTable, out: Path, count: int = 3) -> Path:
