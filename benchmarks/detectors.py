@@ -39,6 +39,7 @@ from landmarks_fastai.inference.faces import (
     Framing,
     open_centerface,
     open_detector,
+    overlap,
 )
 
 FITTED = ("centerface", "dlib")
@@ -181,28 +182,15 @@ WAYS: dict[str, Callable[[Frame68], Scene]] = {
 }
 
 
-def edges(square: Square) -> NDArray[np.float64]:
-    """Return (4,) edges."""
-    return np.array([square.left, square.top, square.left + square.side, square.top + square.side])
-
-
-def overlaps(square: Square, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union with (B, 4) boxes."""
-    true = edges(square)
-    low, high = np.maximum(true[:2], boxes[:, :2]), np.minimum(true[2:], boxes[:, 2:])
-    shared = (high - low).clip(min=0).prod(axis=1)
-    return shared / (square.side**2 + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) - shared)
-
-
 def score(detector: Detector, scenes: Iterable[Scene]) -> dict[str, Any]:
     """Run a detector on scenes, and compare what it found with the crops."""
     found, crops, boxes, count = [], [], 0, 0
     for picture, crop in scenes:
         squares = detector(picture).edges
         count, boxes = count + 1, boxes + len(squares)
-        overlap = overlaps(crop, squares)
-        if overlap.max(initial=0) >= FOUND:
-            found.append(squares[overlap.argmax()])
+        shares = overlap(np.array(crop.edges), squares)
+        if shares.max(initial=0) >= FOUND:
+            found.append(squares[shares.argmax()])
             crops.append(crop)
     measured = {"frames": count, "found": len(found) / count, "extra": (boxes - len(found)) / count}
     return measured | (spread(np.array(found), crops) if found else {})
@@ -210,7 +198,7 @@ def score(detector: Detector, scenes: Iterable[Scene]) -> dict[str, Any]:
 
 def spread(found: NDArray[np.float64], crops: Sequence[Square]) -> dict[str, float]:
     """Say how squares lie to the crops: medians, and standard deviations, as shares of the crop's side."""
-    true = np.array([edges(crop) for crop in crops])
+    true = np.array([crop.edges for crop in crops])
     sides = true[:, 2] - true[:, 0]
     off = ((found[:, :2] + found[:, 2:]) / 2 - (true[:, :2] + true[:, 2:]) / 2) / sides[:, None]
     larger = np.log((found[:, 2] - found[:, 0]) / sides)
@@ -230,9 +218,9 @@ def fit_framing(name: str, frames: Sequence[Frame68]) -> dict[str, float]:
     centres, sizes, crops = [], [], []
     for frame in frames:
         squares = detector(read_image(frame.image)).edges
-        overlap = overlaps(frame.square, squares)
-        if overlap.max(initial=0) > 0.2:
-            square = squares[overlap.argmax()]
+        shares = overlap(np.array(frame.square.edges), squares)
+        if shares.max(initial=0) > 0.2:
+            square = squares[shares.argmax()]
             # back from the square to what the detector had called a face
             size = (square[2] - square[0]) / now.scale
             centres.append((square[:2] + square[2:]) / 2 - size * np.array([now.right, now.down]))
@@ -245,7 +233,7 @@ def framing_of(
     centres: NDArray[np.float64], sizes: NDArray[np.float64], crops: Sequence[Square]
 ) -> dict[str, float]:
     """Return the median framing that leads from faces to crops."""
-    true = np.array([edges(crop) for crop in crops])
+    true = np.array([crop.edges for crop in crops])
     right, down = np.median(((true[:, :2] + true[:, 2:]) / 2 - centres) / sizes[:, None], axis=0)
     scale = np.median((true[:, 2] - true[:, 0]) / sizes)
     return {"right": float(right), "down": float(down), "scale": float(scale)}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from landmarks_fastai.config import Recipe
     from landmarks_fastai.evaluation import Report
     from landmarks_fastai.inference.faces import Detector
+    from landmarks_fastai.inference.predictor import Predictor
     from landmarks_fastai.inference.tracking import Tracker
     from landmarks_fastai.schema import Schema
     from landmarks_fastai.training.run import Outcome
@@ -275,23 +276,24 @@ def predict(
         raise UserError("--box says where the face is; leave --detector out")
     edges = None if box is None else _parse_box(box)
     from landmarks_fastai.images import find_images
-    from landmarks_fastai.inference.modelfile import newest_model
-    from landmarks_fastai.inference.predictor import Predictor
 
     paths = find_images(images) if images else []
-    chosen = model or newest_model(RUNS)
-    predictor = Predictor.open(chosen, device, trust_pickle)
-    _say(f"model: {chosen}")
+    predictor = _open_predictor(model, device, trust_pickle)
     if use_dataset:
         from landmarks_fastai.tasks.predict import predict_first_faces
 
         _say(f"drawn: {predict_first_faces(predictor, _table_for(predictor.header.recipe, data), out)}")
         return
-    from landmarks_fastai.tasks.predict import predict_images, write_points_csv, write_points_json
+    from landmarks_fastai.tasks.predict import (
+        detector_for,
+        predict_images,
+        write_points_csv,
+        write_points_json,
+    )
 
     errors: list[UserError] = []
     found = []
-    finder = _open_detector("none" if box else detector, predictor.schema)
+    finder = _open_detector("none" if box else detector_for(detector, predictor.schema))
     for one in predict_images(
         predictor, paths, out, detector=finder, box=edges, refine=refine, names=names, failed=errors.append
     ):
@@ -593,30 +595,35 @@ def _parse_box(text: str) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
-def _open_tracker(
-    model: Path | None, device: str, trust_pickle: bool, detector: str, smooth: bool
-) -> tuple[Tracker, Schema]:
+def _open_predictor(model: Path | None, device: str, trust_pickle: bool) -> Predictor:
     from landmarks_fastai.inference.modelfile import newest_model
     from landmarks_fastai.inference.predictor import Predictor
-    from landmarks_fastai.inference.tracking import Tracker
-    from landmarks_fastai.tasks.predict import detector_for
 
     chosen = model or newest_model(RUNS)
     predictor = Predictor.open(chosen, device, trust_pickle)
     _say(f"model: {chosen}")
-    finder = _open_detector(detector, predictor.schema)
-    # without a detector every frame's middle square is looked at, as the origin did
-    follow = detector_for(detector, predictor.schema) != "none"
-    return Tracker(predictor, finder, smooth=smooth, follow=follow), predictor.schema
+    return predictor
 
 
-def _open_detector(name: str, schema: Schema) -> Detector:
-    from landmarks_fastai.data.source import default_cache
-    from landmarks_fastai.inference.faces import open_detector
+def _open_tracker(
+    model: Path | None, device: str, trust_pickle: bool, detector: str, smooth: bool
+) -> tuple[Tracker, Schema]:
+    from landmarks_fastai.inference.tracking import Tracker
     from landmarks_fastai.tasks.predict import detector_for
 
+    predictor = _open_predictor(model, device, trust_pickle)
+    name = detector_for(detector, predictor.schema)
+    # without a detector every frame's middle square is looked at, as the origin did
+    tracker = Tracker(predictor, _open_detector(name), smooth=smooth, follow=name != "none")
+    return tracker, predictor.schema
+
+
+def _open_detector(name: str) -> Detector:
+    from landmarks_fastai.data.source import default_cache
+    from landmarks_fastai.inference.faces import open_detector
+
     with _download_bar() as progress:
-        return open_detector(detector_for(name, schema), default_cache(), progress)
+        return open_detector(name, default_cache(), progress)
 
 
 def _download_bar() -> Any:

@@ -225,7 +225,7 @@ def sheet(
         page[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
         if titles is not None:
             text = _shortened(titles[index], width, STYLE.caption)
-            _write(page, x, y + bands[index // columns] + 2, text, STYLE.caption, STYLE.ink)
+            write_text_line(page, x, y + bands[index // columns] + 2, text, STYLE.caption, STYLE.ink)
     return np.concatenate([page, _legend(schema, truth is not None, page.shape[1])])
 
 
@@ -625,10 +625,20 @@ def _text_box(text: str, size: int) -> tuple[int, int]:
     return math.ceil(_font(size).getlength(text)), ascent + descent
 
 
-def _write(
+def write_text_line(
     canvas: Picture, left: int, top: int, text: str, size: int, hue: str, outline: str | None = None
 ) -> None:
-    """Write a line of text whose box begins at (left, top)."""
+    """Write a line of text into a picture, in place; what would lie outside of it is left out.
+
+    Parameters
+    ----------
+    canvas
+        (H, W, 3) uint8 RGB.
+    left, top
+        Where the text's box begins, px.
+    text, size, hue, outline
+        What, how large in px, and in which colours: "#RRGGBB".
+    """
     from PIL import Image, ImageDraw
 
     rim = 0 if outline is None else max(1, size // 8)
@@ -667,7 +677,9 @@ def _write_names(
         if np.hypot(*(anchor - points[index])) > radius + 0.5 * size:
             _stroke(canvas, points[index], anchor, max(0.5, size / 24), hues[index])
     for index, box, _ in found:  # after all the lines, so that none crosses a name
-        _write(canvas, round(box[0]), round(box[1]), schema.points[index], size, hues[index], STYLE.outline)
+        write_text_line(
+            canvas, round(box[0]), round(box[1]), schema.points[index], size, hues[index], STYLE.outline
+        )
 
 
 def _write_label(canvas: Picture, points: Floats, label: str, radius: float) -> None:
@@ -682,7 +694,7 @@ def _write_label(canvas: Picture, points: Floats, label: str, radius: float) -> 
     if top < 0:
         top = min(high[1] + radius + 0.5 * size, canvas.shape[0] - height)
     left = min(max((low[0] + high[0] - width) / 2, 0), max(canvas.shape[1] - width, 0))
-    _write(canvas, round(left), round(max(top, 0)), label, size, STYLE.truth, STYLE.outline)
+    write_text_line(canvas, round(left), round(max(top, 0)), label, size, STYLE.truth, STYLE.outline)
 
 
 def _rooms(
@@ -749,7 +761,7 @@ def _legend(schema: Schema, truth: bool, width: int) -> Picture:
         _stroke(strip, at, at, 4.5, hue)
         if hue == STYLE.truth:
             _stroke(strip, at, at, 2.5, STYLE.outline)
-        _write(strip, x + 20, y, label, STYLE.caption, STYLE.ink)
+        write_text_line(strip, x + 20, y, label, STYLE.caption, STYLE.ink)
     return strip
 
 

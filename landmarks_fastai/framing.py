@@ -42,6 +42,15 @@ class Square:
         return np.asarray(edges - 0.5, dtype=np.float32)
 
 
+def middle_square(width: int, height: int) -> Square:
+    """Return the largest square in the middle of a picture, of `width` x `height` px.
+
+    On whole pixels, so that no pixel is blurred into the next for half a pixel's centring.
+    """
+    side = min(height, width)
+    return Square((width - side) // 2, (height - side) // 2, side)
+
+
 def fit_square(points: NDArray[np.floating], mean: NDArray[np.floating]) -> Square | None:
     """Return the square in which these points lie as they do on average: as large, and in the middle.
 

@@ -17,7 +17,7 @@ from fractions import Fraction
 from itertools import chain
 from math import ceil, floor, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,8 +57,6 @@ MPEG_RANGE = 1
 
 WAITING = 4
 """Frames that may wait to be encoded."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)

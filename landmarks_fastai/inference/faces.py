@@ -28,6 +28,7 @@ from PIL import Image
 from landmarks_fastai.data.cache import sha256
 from landmarks_fastai.errors import RunError, UserError, nearest
 from landmarks_fastai.files import replacing
+from landmarks_fastai.framing import middle_square
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int | None], None]
@@ -189,10 +190,7 @@ def open_none(cache: Path) -> Detector:
 
     def detect(image: NDArray[np.uint8]) -> Boxes:
         height, width = image.shape[:2]
-        side = min(height, width)
-        # on whole pixels, as the predictor does where it is given no boxes
-        left, top = (width - side) // 2, (height - side) // 2
-        return Boxes(np.array([[left, top, left + side, top + side]], np.float64), np.ones(1))
+        return Boxes(np.array([middle_square(width, height).edges], np.float64), np.ones(1))
 
     return detect
 
@@ -369,12 +367,12 @@ def _faces(squares: Floats, scores: Floats, image: NDArray[np.uint8]) -> Boxes:
     kept = []
     while len(left):
         kept.append(left[0])
-        left = left[_overlap(squares[left[0]], squares[left]) < OVERLAP]
+        left = left[overlap(squares[left[0]], squares[left]) < OVERLAP]
     order = sorted(kept, key=lambda face: -sides[face])
     return Boxes(squares[order].reshape(-1, 4), np.asarray(scores[order], np.float64))
 
 
-def _overlap(square: Floats, others: Floats) -> Floats:
+def overlap(square: Floats, others: Floats) -> Floats:
     """Intersection over union of one (4,) square with (B, 4) others."""
     corner, other_corner = np.maximum(square[:2], others[:, :2]), np.minimum(square[2:], others[:, 2:])
     shared = (other_corner - corner).clip(min=0).prod(axis=1)

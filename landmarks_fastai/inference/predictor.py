@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.framing import Square, cut_square, fit_square
+from landmarks_fastai.framing import Square, cut_square, fit_square, middle_square
 from landmarks_fastai.images import MAX_PIXELS
 from landmarks_fastai.inference.modelfile import LoadedModel, ModelHeader, open_model
 from landmarks_fastai.schema import Schema
@@ -272,9 +272,7 @@ def _squares(image: NDArray[np.uint8], boxes: ArrayLike | None) -> list[Square]:
         raise UserError(f"a picture must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
     height, width = image.shape[:2]
     if boxes is None:
-        side = min(height, width)
-        # on whole pixels, so that no pixel is blurred into the next for half a pixel's centring
-        return [Square((width - side) // 2, (height - side) // 2, side)]
+        return [middle_square(width, height)]
     rows = np.asarray(boxes, dtype=np.float64)
     if rows.size == 0:
         return []

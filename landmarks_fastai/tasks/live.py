@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landmarks_fastai.drawing import STYLE, draw_points
+from landmarks_fastai.drawing import STYLE, draw_points, write_text_line
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.inference.tracking import TrackedFace, Tracker
 from landmarks_fastai.interrupt import Interrupt
@@ -225,24 +225,10 @@ def _draw(image: Picture, faces: Sequence[TrackedFace], schema: Schema, mirror: 
         label = str(face.number) if len(faces) > 1 else None
         image = draw_points(image, points, schema, label=label)
     numbers = ", ".join(str(face.number) for face in faces)
-    return _write(image, f"{fps:.1f} fps   " + (f"faces: {numbers}" if faces else "no face"))
-
-
-def _write(image: Picture, text: str) -> Picture:
-    """Write a line of text into the top left corner of a copy."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    size = max(12, len(image) // 30)
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    ImageDraw.Draw(picture).text(
-        (size // 2, size // 2),
-        text,
-        STYLE.truth,
-        ImageFont.load_default(size),
-        stroke_width=max(1, size // 8),
-        stroke_fill=STYLE.outline,
-    )
-    return np.asarray(picture)
+    text = f"{fps:.1f} fps   " + (f"faces: {numbers}" if faces else "no face")
+    image, size = np.array(image), max(12, len(image) // 30)
+    write_text_line(image, size // 2, size // 2, text, size, STYLE.truth, STYLE.outline)
+    return image
 
 
 class _Window:
