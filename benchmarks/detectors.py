@@ -141,7 +141,7 @@ def as_is(frame: Frame68) -> Scene:
 def turned(frame: Frame68, degrees: float) -> Scene:
     """Turn the picture in its plane around the middle of the crop, which stays where it is."""
     square = frame.square
-    middle = square.left + square.side / 2, square.top + square.side / 2
+    middle = square.middle
     picture = Image.fromarray(read_image(frame.image))
     return np.asarray(picture.rotate(degrees, Image.Resampling.BILINEAR, center=middle)), square
 

@@ -62,8 +62,8 @@ def starts(frames: Sequence[Frame68], detectors: Sequence[str]) -> Starts:
 
 def _loose(square: Square, right: float, larger: float) -> Square:
     side = square.side * larger
-    middle = square.left + square.side / 2 + right * square.side, square.top + square.side / 2
-    return Square(middle[0] - side / 2, middle[1] - side / 2, side)
+    x, y = square.moved(right * square.side, 0).middle
+    return Square(x - side / 2, y - side / 2, side)
 
 
 def errors(

@@ -383,7 +383,7 @@ def video(
             end=end,
             fps=fps,
             draw=not no_draw,
-            points=landmarks,
+            points=[] if landmarks is None else [landmarks],
             frames=frames,
             overwrite=overwrite,
             progress=progress,

@@ -121,7 +121,7 @@ class OriginAugment(Options):
 
 
 class StandardAugment(Options):
-    """Moderate, for faces that stand upright."""
+    """Moderate, for faces that stand upright; `hard` adds what a camera outdoors may show."""
 
     name: Literal["standard"] = "standard"
     rotate: float = Field(20.0, ge=0, le=180, description="± degrees")
@@ -132,6 +132,9 @@ class StandardAugment(Options):
     contrast: float = Field(0.4, ge=0, description="± contrast, in the logarithm")
     blur: float = Field(0.2, ge=0, le=1, description="how often the face is blurred")
     erase: float = Field(0.3, ge=0, le=1, description="how often a rectangle is erased")
+    hard: float = Field(
+        0.0, ge=0, le=1, description="how often it is not moderate: far tilted, dark, blurred, noisy, covered"
+    )
 
 
 Augment = Annotated[

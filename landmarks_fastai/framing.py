@@ -30,6 +30,15 @@ class Square:
         """x0, y0, x1, y1, as boxes are written."""
         return self.left, self.top, self.left + self.side, self.top + self.side
 
+    @property
+    def middle(self) -> tuple[float, float]:
+        """x, y, as edges are written."""
+        return self.left + self.side / 2, self.top + self.side / 2
+
+    def moved(self, right: float, down: float) -> Square:
+        """Return it as large, moved by so many px."""
+        return Square(self.left + right, self.top + down, self.side)
+
     def from_picture(self, points: NDArray[np.floating], size: int) -> NDArray[np.float64]:
         """Lead (…, 2) points of the picture to the `size` x `size` pixels that this square becomes."""
         edges = points.astype(np.float64) - (self.left, self.top) + 0.5

@@ -221,10 +221,17 @@ class Desk:
             self._check_size(path)
             length = self._length(path)
             predictor, detector = self.open(model)
-            drawing, csv = out / f"{path.stem}_points.mp4", out / "points.csv"
-            end, tracker = self.limits.seconds, Tracker(predictor, detector)
+            drawing = out / f"{path.stem}_points.mp4"
+            csv, json = out / "points.csv", out / "points.json"
+            follow = detector_for(self._detector, predictor.schema) != "none"
             outcome = annotate_video(
-                path, drawing, tracker, predictor.schema, end=end, points=csv, progress=step
+                path,
+                drawing,
+                Tracker(predictor, detector, follow=follow),
+                predictor.schema,
+                end=self.limits.seconds,
+                points=(csv, json),
+                progress=step,
             )
         if not outcome.faces:
             return _no_face(path)
@@ -233,7 +240,7 @@ class Desk:
             note += f" The file is damaged and could be read up to {outcome.seconds:.1f} s."
         if length is None:
             note += f" At most its first {self.limits.seconds:g} s were looked at."
-        return Answer(note, drawing, csv)
+        return Answer(note, drawing, csv, json)
 
     def close(self) -> None:
         """End what is being answered, and wait for its end."""
@@ -486,7 +493,7 @@ def _video_tab(desk: Desk, model: gr.Dropdown, folder: Path) -> None:
             note = gr.HTML(_note(VIDEO_INVITATION), elem_id="video-note", elem_classes="plain")
             with gr.Column(visible=False) as results:
                 drawing = gr.Video(label="Points", interactive=False, buttons=[], elem_id="video-drawing")
-                files = _downloads("Video", "CSV")
+                files = _downloads("Video", "CSV", "JSON")
 
     def answer(
         upload: dict[str, Any] | None,
@@ -505,7 +512,7 @@ def _video_tab(desk: Desk, model: gr.Dropdown, folder: Path) -> None:
 
         with tempfile.TemporaryDirectory(dir=folder) as out:
             found = _asked(lambda: desk.video(Path(upload["path"]), name, Path(out), progress))
-            shown = dict(zip(files, (found.drawing, found.csv), strict=True))
+            shown = dict(zip(files, (found.drawing, found.csv, found.json), strict=True))
             yield {**_shown(found, note, results, drawing), **shown}
 
     start.click(

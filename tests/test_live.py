@@ -323,7 +323,7 @@ def test_opencv_without_windows_or_no_opencv(monkeypatch: pytest.MonkeyPatch, th
     headless = SimpleNamespace(currentUIFramework=lambda: "")
     monkeypatch.setitem(sys.modules, "cv2", headless)
     monkeypatch.setattr(live, "find_spec", lambda name: object() if there else None)
-    with pytest.raises(UserError, match="built without windows" if there else r"landmarks-fastai\[live\]"):
+    with pytest.raises(UserError, match="built without windows" if there else r"pip install opencv-python"):
         live.watch("0", one_face, KAGGLE15)
 
 

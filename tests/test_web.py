@@ -491,6 +491,9 @@ def test_a_video_goes_in_and_a_playable_one_comes_out(page: Page, tmp_path: Path
     with page.expect_download() as download:
         page.get_by_text("CSV", exact=True).locator("visible=true").click()
     assert len(download.value.path().read_text().splitlines()) == 1 + 50 * 15
+    with page.expect_download() as download:
+        page.get_by_text("JSON", exact=True).locator("visible=true").click()
+    assert len(json.loads(download.value.path().read_text())["frames"]) == 50
 
 
 def test_the_server_asks_and_answers_no_other_machine(served: Served) -> None:

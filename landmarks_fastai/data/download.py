@@ -34,10 +34,12 @@ class _BrokenError(Exception):
 def fetch(
     url: str,
     target: Path,
-    blob: str,
+    wanted: str,
     progress: Progress | None = None,
     retries: int = 4,
     *,
+    digest: Callable[[Path], str] | None = None,
+    otherwise: str | None = None,
     timeout: float = 30.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Path:
@@ -52,12 +54,16 @@ def fetch(
         Where the file is, http or https; redirections are followed.
     target
         Where it goes; the folder is made.
-    blob
-        The git blob digest that the file must have (see `git_blob`).
+    wanted
+        The digest that the file must have.
     progress
         Told of the bytes that are there and of those in all, None where the server does not say.
     retries
         How often to try again after a break, 1, 2, 4 … seconds apart.
+    digest
+        Computes a file's digest, as hex; `git_blob` if unset.
+    otherwise
+        What to do without the download, for the messages; "go on with a local file …" if unset.
     timeout
         Seconds without a byte that count as a break.
     sleep
@@ -76,21 +82,22 @@ def fetch(
         If what came is another file than was asked for.
     """
     part = target.with_name(f"{target.name}.part")
-    if target.is_file() and git_blob(target) == blob:  # also in a folder that may not be written to
+    digest = digest or git_blob
+    otherwise = otherwise or f"go on with a local file: --data path/to/{target.name}"
+    if target.is_file() and digest(target) == wanted:  # also in a folder that may not be written to
         return target
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if target.is_file() and git_blob(target) == blob:  # fetched by another process meanwhile
+            if target.is_file() and digest(target) == wanted:  # fetched by another process meanwhile
                 return target
-            _pull_patiently(url, part, progress, retries, timeout, sleep)
-            found = git_blob(part)
-            if found != blob:
+            _pull_patiently(url, part, otherwise, progress, retries, timeout, sleep)
+            found = digest(part)
+            if found != wanted:
                 part.unlink()
                 raise UserError(
-                    f"{url}: what came has the digest {found}, not {blob}: another file, or"
-                    " damaged on the way;"
-                    f" try again, or {_go_on_without(target)}"
+                    f"{url}: what came has the digest {found}, not {wanted}: another file, or"
+                    f" damaged on the way; try again, or {otherwise}"
                 )
             os.replace(part, target)
     return target
@@ -103,10 +110,6 @@ def git_blob(path: Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _go_on_without(target: Path) -> str:
-    return f"go on with a local file: --data path/to/{target.name}"
 
 
 @contextmanager
@@ -124,6 +127,7 @@ def _writing(target: Path) -> Iterator[None]:
 def _pull_patiently(
     url: str,
     part: Path,
+    otherwise: str,
     progress: Progress | None,
     retries: int,
     timeout: float,
@@ -132,24 +136,21 @@ def _pull_patiently(
     """Pull until the file is whole or the patience is at its end."""
     for attempt in range(retries + 1):
         try:
-            return _pull(url, part, progress, timeout)
+            return _pull(url, part, otherwise, progress, timeout)
         except _BrokenError as error:
             if attempt == retries:
                 kept = (
                     "what came is kept for the next try; " if part.is_file() and part.stat().st_size else ""
                 )
-                target = part.with_suffix("")
-                raise RunError(
-                    f"{url}: {error}; {kept}try again later, or {_go_on_without(target)}"
-                ) from error
+                raise RunError(f"{url}: {error}; {kept}try again later, or {otherwise}") from error
         sleep(2.0**attempt)
 
 
-def _pull(url: str, part: Path, progress: Progress | None, timeout: float) -> None:
+def _pull(url: str, part: Path, otherwise: str, progress: Progress | None, timeout: float) -> None:
     """Fetch what is missing from `part` in one connection."""
     have = part.stat().st_size if part.is_file() else 0
     headers = {"User-Agent": "landmarks-fastai"} | ({"Range": f"bytes={have}-"} if have else {})
-    with _talking(url, part):
+    with _talking(url, otherwise):
         try:
             response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
         except urllib.error.HTTPError as error:
@@ -173,7 +174,7 @@ def _pull(url: str, part: Path, progress: Progress | None, timeout: float) -> No
         with part.open("ab" if goes_on else "wb") as out:
             if progress is not None:
                 progress(have, total)
-            while chunk := _read(response, url, part):
+            while chunk := _read(response, url, otherwise):
                 out.write(chunk)
                 have += len(chunk)
                 if progress is not None:
@@ -183,13 +184,13 @@ def _pull(url: str, part: Path, progress: Progress | None, timeout: float) -> No
         raise _BrokenError(f"the connection broke after {have:,} of {total:,} bytes")
 
 
-def _read(response: http.client.HTTPResponse, url: str, part: Path) -> bytes:
-    with _talking(url, part):
+def _read(response: http.client.HTTPResponse, url: str, otherwise: str) -> bytes:
+    with _talking(url, otherwise):
         return response.read1(CHUNK)
 
 
 @contextmanager
-def _talking(url: str, part: Path) -> Iterator[None]:
+def _talking(url: str, otherwise: str) -> Iterator[None]:
     """Sort what a connection can raise into what may pass and what won't."""
     try:
         yield
@@ -197,7 +198,7 @@ def _talking(url: str, part: Path) -> Iterator[None]:
         answer = f"the server answers {error.code} {error.reason}"
         if error.code in PASSING:
             raise _BrokenError(answer) from error
-        raise RunError(f"{url}: {answer}; {_go_on_without(part.with_suffix(''))}") from error
+        raise RunError(f"{url}: {answer}; {otherwise}") from error
     except urllib.error.URLError as error:
         reason = getattr(error.reason, "strerror", None) or error.reason
         raise _BrokenError(f"no connection ({reason})") from error

@@ -9,9 +9,6 @@ Edges have the top-left corner of the top-left pixel at (0, 0), so that the whol
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from landmarks_fastai.data.cache import sha256
-from landmarks_fastai.errors import RunError, UserError, nearest
-from landmarks_fastai.files import replacing
+from landmarks_fastai.data.download import fetch
+from landmarks_fastai.errors import UserError, nearest
 from landmarks_fastai.framing import middle_square
 
 Floats = NDArray[np.float64]
@@ -285,27 +282,8 @@ def fetch_yunet(cache: Path, progress: Progress | None = None) -> Path:
         If what came is another file.
     """
     target = cache / YUNET_URL.rpartition("/")[2]
-    if target.is_file() and sha256(target) == YUNET_SHA256:
-        return target
     otherwise = f"choose another --detector, or put the file at {target} yourself"
-    request = urllib.request.Request(YUNET_URL, headers={"User-Agent": "landmarks-fastai"})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            weights = response.read()
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise RunError(f"--detector yunet: {YUNET_URL} can't be fetched ({reason}); {otherwise}") from error
-    found = hashlib.sha256(weights).hexdigest()
-    if found != YUNET_SHA256:
-        raise UserError(
-            f"--detector yunet: {YUNET_URL} gave another file, or a damaged one (SHA-256 {found}, not"
-            f" {YUNET_SHA256}); try again, {otherwise}"
-        )
-    with replacing(target) as part:
-        part.write_bytes(weights)
-    if progress is not None:
-        progress(len(weights), len(weights))
-    return target
+    return fetch(YUNET_URL, target, YUNET_SHA256, progress, digest=sha256, otherwise=otherwise)
 
 
 @contextmanager

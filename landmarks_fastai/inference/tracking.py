@@ -27,6 +27,9 @@ REFINE = 1
 DETECT_EVERY = 25
 """Frames from one look for new faces to the next, while all is well."""
 
+AHEAD = 0.2
+"""How far, as a share of its side, a square is moved on at most before the face is seen there."""
+
 DOUBLE = 0.25
 """Of two tracked faces whose squares are less `apart`, one has slid onto the other."""
 
@@ -95,16 +98,19 @@ class _Track:
     time: float
     face: TrackedFace
     """Where, when and how it was seen last."""
+    velocity: tuple[float, float]
+    """Of the square, px a second."""
 
     def __init__(self, number: int, steady: SteadyFace | None) -> None:
         self.number = number
         self.steady = steady
         self.counted = False  # whether it was ever found in two frames, which makes the number its own
 
-    def begin(self, frame: int) -> None:
-        """Have been found, or found again after it was lost."""
+    def begin(self, frame: int, sight: _Sight, time: float) -> None:
+        """Be found, or found again after it was lost."""
         self.begun = self.found = frame
-        self.surest = 0.0
+        self.surest, self.velocity = 0.0, (0.0, 0.0)
+        self._take(sight, time)
 
     @property
     def settled(self) -> bool:
@@ -112,7 +118,18 @@ class _Track:
         return self.found > self.begun
 
     def go_on(self, sight: _Sight, time: float) -> None:
-        """Take what was seen of it now."""
+        """Be seen again."""
+        (x, y), (before_x, before_y), elapsed = sight.square.middle, self.square.middle, time - self.time
+        self.velocity = (x - before_x) / elapsed, (y - before_y) / elapsed
+        self._take(sight, time)
+
+    def expected(self, time: float) -> Square:
+        """Return the square for the next frame: moved on as it moved last, but by no more than `AHEAD`."""
+        right, down = (speed * (time - self.time) for speed in self.velocity)
+        share = min(1.0, AHEAD * self.square.side / (math.hypot(right, down) or 1.0))
+        return self.square.moved(share * right, share * down)
+
+    def _take(self, sight: _Sight, time: float) -> None:
         self.square, self.time, self.surest = sight.square, time, max(self.surest, sight.sureness)
         points = sight.points if self.steady is None else self.steady(sight.points, time)
         self.face = TrackedFace(self.number, points, sight.confidence)
@@ -183,7 +200,7 @@ class Tracker:
 
     def _go_on(self, tracks: Sequence[_Track], image: Picture, time: float) -> None:
         """See the tracked faces again, if they are still there."""
-        sights = self._see(image, [track.square for track in tracks])
+        sights = self._see(image, [track.expected(time) for track in tracks])
         pairs = [(track, sight) for track, sight in zip(tracks, sights, strict=True) if sight is not None]
         # of two on one face, the one that had farther to go has slid onto it from a face that is hidden
         for track, sight in sorted(pairs, key=lambda pair: apart(pair[0].square, pair[1].square)):
@@ -236,8 +253,7 @@ class Tracker:
 
     def _begin(self, track: _Track, sight: _Sight, time: float) -> None:
         """Take up a face that the detector found, a new one or one that comes back."""
-        track.begin(self._frame)
-        track.go_on(sight, time)
+        track.begin(self._frame, sight, time)
         self._tracks.append(track)
 
     def _part_with(self, tracks: Sequence[_Track]) -> None:
@@ -258,13 +274,12 @@ def apart(one: Square, other: Square) -> float:
 
     The distance of their middles in shares of their side, plus the logarithm of how much larger one is.
     """
-    x = one.left + one.side / 2 - other.left - other.side / 2
-    y = one.top + one.side / 2 - other.top - other.side / 2
-    return math.hypot(x, y) / math.sqrt(one.side * other.side) + abs(math.log(one.side / other.side))
+    distance = math.dist(one.middle, other.middle)
+    return distance / math.sqrt(one.side * other.side) + abs(math.log(one.side / other.side))
 
 
 def _in_sight(square: Square, image: Picture) -> bool:
     """Tell whether a square has its middle in the picture, and is not larger than it by far."""
     height, width = image.shape[:2]
-    x, y = square.left + square.side / 2, square.top + square.side / 2
+    x, y = square.middle
     return bool(0 <= x <= width and 0 <= y <= height and square.side <= 2 * max(height, width))

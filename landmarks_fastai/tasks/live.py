@@ -300,7 +300,7 @@ def _check_end(camera: str, live: bool, frames: int) -> None:
 
 def _opencv() -> Any:
     if find_spec("cv2") is None:
-        raise UserError("OpenCV is not installed; pip install 'landmarks-fastai[live]'")
+        raise UserError("OpenCV is not installed; pip install opencv-python")
     # on Linux the two bring libraries of their own for the screen, and OpenCV's window waits for ever
     if "av" in sys.modules and "cv2" not in sys.modules and sys.platform.startswith("linux"):
         raise UserError("live: OpenCV opens no window after PyAV was imported; call it in a new process")

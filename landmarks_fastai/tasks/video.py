@@ -5,7 +5,7 @@ Knows the order of the steps: decode, track, draw, write. How each is done stand
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -58,7 +58,7 @@ def annotate_video(
     end: float | None = None,
     fps: float | None = None,
     draw: bool = True,
-    points: Path | None = None,
+    points: Sequence[Path] = (),
     frames: Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -82,7 +82,7 @@ def annotate_video(
     draw
         Draw the points on the frames.
     points
-        File of the points: .csv, .json or .parquet. Times are the source's.
+        Files of the points: .csv, .json or .parquet. Times are the source's.
     frames
         Folder for the frames as pictures.
     overwrite
@@ -101,10 +101,10 @@ def annotate_video(
     with ExitStack() as opened:
         reader = _open(source, start, end, fps)
         opened.enter_context(reader)
-        write_points = None
-        if points is not None:
+        writers = []
+        for file in points:
             assert schema is not None, "points need a model"
-            write_points = opened.enter_context(open_point_file(points, schema))
+            writers.append(opened.enter_context(open_point_file(file, schema)))
         pictures: list[VideoWriter | FrameWriter] = []
         if frames is not None:
             pictures.append(opened.enter_context(FrameWriter(frames, overwrite=overwrite)))
@@ -122,8 +122,8 @@ def annotate_video(
             image, last = frame.image, float(frame.time)
             faces = [] if tracker is None else tracker(image, last)
             numbers |= {face.number for face in faces}
-            if write_points is not None:
-                write_points(done, last, faces)
+            for write in writers:
+                write(done, last, faces)
             if draw and schema is not None:
                 for face in faces:
                     label = str(face.number) if len(numbers) > 1 else None
@@ -143,16 +143,16 @@ def _open(source: Path, start: float, end: float | None, fps: float | None) -> V
 
 
 def _check_results(
-    source: Path, out: Path | None, points: Path | None, frames: Path | None, overwrite: bool
+    source: Path, out: Path | None, points: Sequence[Path], frames: Path | None, overwrite: bool
 ) -> None:
     """Refuse before anything is decoded what could only fail, or destroy something, later."""
-    if out is None and points is None and frames is None:
+    if out is None and not points and frames is None:
         raise UserError("nothing to write: name --out, --landmarks or --frames")
     if out is not None:
         check_video_name(out)
-    if points is not None:
-        check_point_file(points)
-    for result in (out, points, frames):
+    for file in points:
+        check_point_file(file)
+    for result in (out, *points, frames):
         if result is None:
             continue
         if result.resolve() == source.resolve():

@@ -121,6 +121,20 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     return smooth + (images - smooth) * _each(factor)
 
 
+def blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each of (B, C, S, S) images by a Gaussian of its own `sigma` (B,), px; 0 leaves it as it is."""
+    reach = math.ceil(3 * float(sigma.max()))
+    if not reach:
+        return images
+    line = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (line / sigma.clamp(min=1e-3)[:, None]).square())
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(images.shape[1], 0)
+    # every channel of every image is a group of its own
+    flat = functional.pad(images, [reach] * 4, mode="replicate").flatten(0, 1)[None]
+    flat = functional.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
+    return functional.conv2d(flat, kernel[:, None, :, None], groups=len(kernel)).view_as(images)
+
+
 def erase(images: Tensor, area: Tensor, chosen: Tensor) -> Tensor:
     """Cover a rectangle of (B,) `area` (share of the image) with noise where `chosen` (B,) says so.
 
@@ -143,12 +157,35 @@ def erase(images: Tensor, area: Tensor, chosen: Tensor) -> Tensor:
 # --- the two augmentations -----------------------------------------------------------------------
 
 
+HARD_ROTATE = 60.0
+"""± degrees."""
+
+HARD_BLUR = 0.03
+"""Standard deviation at most, as a share of the side: as of a face 16 px wide."""
+
+HARD_DARK = 0.15
+"""Share of the light that is left at least."""
+
+HARD_NOISE = 0.08
+"""Standard deviation at most, as a share of white."""
+
+HARD_COVER = 0.3
+"""Share of the image at most."""
+
+
 def standard(
     images: Tensor, points: Tensor, size: int, flip_index: Sequence[int], options: StandardAugment
 ) -> tuple[Tensor, Tensor]:
-    """Turn, scale, shift, mirror, light, contrast, blur and erase, all moderate."""
+    """Turn, scale, shift, mirror, light, contrast, blur and erase, all moderate but for the hard ones."""
+    hard = uniform(0, 1, images) < options.hard
+
+    def hardly() -> Tensor:
+        """Pick half of the hard images, (B,): each hardship comes with any other."""
+        return hard & (uniform(0, 1, images) < 0.5)
+
     mirror = uniform(0, 1, images) < options.flip
-    angle = uniform(-options.rotate, options.rotate, images) * math.pi / 180
+    angle = uniform(-options.rotate, options.rotate, images)
+    angle = torch.where(hardly(), uniform(-HARD_ROTATE, HARD_ROTATE, images), angle) * math.pi / 180
     bound = math.log1p(options.scale)
     scale = torch.exp(uniform(-bound, bound, images)) * size / images.shape[-1]
     shift = [uniform(-options.shift, options.shift, images) * size for _ in range(2)]
@@ -156,9 +193,14 @@ def standard(
     points = warp_points(mirror_labels(points, mirror, flip_index), matrix, size)
     images = warp_images(images, matrix, size)
     images = sharpness(images, (uniform(0, 1, images) >= options.blur).float())
+    images = blur(images, uniform(0, HARD_BLUR * size, images) * hardly())
     contrast = torch.exp(uniform(-options.contrast, options.contrast, images))
     images = contrast_and_light(images, contrast, uniform(-options.light, options.light, images))
-    images = erase(images, uniform(0.01, 0.1, images), uniform(0, 1, images) < options.erase)
+    images = images * _each(torch.where(hardly(), uniform(HARD_DARK, 1, images), 1.0))
+    images = images + torch.randn_like(images) * _each(uniform(0, HARD_NOISE, images) * hardly())
+    covered, area = hardly(), uniform(0.01, 0.1, images)
+    area = torch.where(covered, uniform(0.1, HARD_COVER, images), area)
+    images = erase(images, area, covered | (uniform(0, 1, images) < options.erase))
     return images.clamp(0, 1), points
 
 
