@@ -53,8 +53,17 @@ class SoftArgmaxHead(Options):
     width: int = Field(64, ge=1, description="channels of the fused stages")
 
 
+class SimCCHead(Options):
+    """For each point the chances of fine cells along x and along y over the fused stages, and their means."""
+
+    name: Literal["simcc"] = "simcc"
+    width: int = Field(64, ge=1, description="channels of the fused stages")
+
+
 Head = Annotated[
-    Union[LinReluLinHead, LinearHead, SoftArgmaxHead], Field(discriminator="name"), BeforeValidator(_named)
+    Union[LinReluLinHead, LinearHead, SoftArgmaxHead, SimCCHead],
+    Field(discriminator="name"),
+    BeforeValidator(_named),
 ]
 
 
@@ -128,6 +137,12 @@ class StandardAugment(Options):
     scale: float = Field(0.15, ge=0, lt=1, description="± share of the size, in the logarithm")
     shift: float = Field(0.08, ge=0, lt=1, description="± share of the side")
     flip: float = Field(0.5, ge=0, le=1, description="how often the face is mirrored")
+    label_shift: float | None = Field(
+        None,
+        gt=-0.5,
+        lt=0.5,
+        description="how far labels lie right of what they mark, share of the side; unset: found in training",
+    )
     light: float = Field(0.15, ge=0, le=1, description="± brightness, as a share of white")
     contrast: float = Field(0.4, ge=0, description="± contrast, in the logarithm")
     blur: float = Field(0.2, ge=0, le=1, description="how often the face is blurred")
@@ -172,8 +187,16 @@ class WingLoss(Options):
     curvature: float = Field(0.01, gt=0, description="ε, share of the side")
 
 
+class LaplaceLoss(Options):
+    """Negative log-likelihood of a Laplace distribution, whose scale the network tells of each point."""
+
+    name: Literal["laplace"] = "laplace"
+
+
 Loss = Annotated[
-    Union[L1Loss, MSELoss, SmoothL1Loss, WingLoss], Field(discriminator="name"), BeforeValidator(_named)
+    Union[L1Loss, MSELoss, SmoothL1Loss, WingLoss, LaplaceLoss],
+    Field(discriminator="name"),
+    BeforeValidator(_named),
 ]
 
 
@@ -280,6 +303,12 @@ class Recipe(Options):
     data: Data = Data()
     augment: Augment = StandardAugment()
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if isinstance(self.training.loss, LaplaceLoss) and not self.model.confidence:
+            raise ValueError("training.loss: laplace needs the points' scales; set model.confidence=true")
+        return self
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ modules with the same weight names. Knows nothing about files, images or labels.
 Points leave every head as (B, K, 2), x then y, scaled so that the image's edges are -1 and 1: the
 centre of pixel x of an S pixel wide image lies at (x + 0.5) / S * 2 - 1. A head that also says how far off
 each point may be answers (B, K, 3): the third number is the logarithm of the scale b of a Laplace
-distribution around x and around y, b as a share of the image's side.
+distribution around x and around y, b as a share of the image's side. A head that classifies answers in
+training (B, K, 3 + 2 N): after these three the log-probabilities of N cells along x, and of N along y.
 """
 
 from __future__ import annotations
@@ -134,11 +135,30 @@ class Linear(nn.Module):
     start_at = LinReluLin.start_at
 
 
+def fuse_stages(stages: tuple[Tensor, ...], lateral: nn.ModuleList) -> Tensor:
+    """Add up the stages from the coarsest to the finest, as a feature pyramid does (Lin et al. 2017)."""
+    fused: Tensor = lateral[-1](stages[-1])
+    for layer, stage in zip(reversed(lateral[:-1]), reversed(stages[:-1]), strict=True):
+        fused = functional.interpolate(fused, size=stage.shape[-2:], mode="bilinear") + layer(stage)
+    return fused
+
+
+def heatmap_layers(width: int, n_points: int) -> nn.Sequential:
+    """Make the layers that turn fused stages into one map a point."""
+    return nn.Sequential(
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, n_points, 1),
+    )
+
+
 class SoftArgmax(nn.Module):
     """One heatmap a point over the fused stages; the point is the heatmap's mean.
 
-    The stages are fused from the coarsest to the finest as in a feature pyramid (Lin et al. 2017). The
-    mean of a softmax over pixels is integral regression (Sun et al. 2018), also known as DSNT (Nibali et
+    The mean of a softmax over pixels is integral regression (Sun et al. 2018), also known as DSNT (Nibali et
     al. 2018). It keeps where things are, which pooling throws away. A point's scale is read from a map of
     its own, where the heatmap looks.
     """
@@ -146,14 +166,7 @@ class SoftArgmax(nn.Module):
     def __init__(self, widths: tuple[int, ...], n_points: int, width: int, scales: bool = False) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in widths)
-        self.heatmaps = nn.Sequential(
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, n_points, 1),
-        )
+        self.heatmaps = heatmap_layers(width, n_points)
         self.scales: nn.Module | None = None
         if scales:
             scale_map = nn.Conv2d(width, n_points, 1)
@@ -163,9 +176,7 @@ class SoftArgmax(nn.Module):
 
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
         """Return points (B, K, 2), or with their scales (B, K, 3)."""
-        fused: Tensor = self.lateral[-1](stages[-1])
-        for lateral, stage in zip(reversed(self.lateral[:-1]), reversed(stages[:-1]), strict=True):
-            fused = functional.interpolate(fused, size=stage.shape[-2:], mode="bilinear") + lateral(stage)
+        fused = fuse_stages(stages, self.lateral)
         heatmaps: Tensor = self.heatmaps(fused).float()
         # a softmax over both axes at once, without a change of shape that ONNX would lose K in
         mass = torch.exp(heatmaps - heatmaps.amax((2, 3), keepdim=True))
@@ -175,6 +186,58 @@ class SoftArgmax(nn.Module):
 
     def start_at(self, mean_points: Tensor) -> None:
         """Begin at the middle: a heatmap has no bias that stands for a place."""
+
+
+class SimCC(nn.Module):
+    """One distribution a point over cells along x and one over cells along y; the point is their means.
+
+    Coordinate classification (Li et al. 2022, SimCC): cells are finer than the heatmap's, and the loss asks
+    for the right one. The paper makes its distributions of each point's whole map by one linear layer, which
+    fits one size of picture alone; here they are made of the map's marginals, by a convolution. The scale is
+    the mean distance from the mean.
+    """
+
+    FINER = 8
+    """Cells along each axis for one of the heatmap: two for a pixel of the input."""
+
+    def __init__(self, widths: tuple[int, ...], n_points: int, width: int, scales: bool = False) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in widths)
+        self.heatmaps = heatmap_layers(width, n_points)
+        self.cells = nn.ModuleList(
+            nn.Conv1d(n_points, n_points, 2 * self.FINER + 1, padding=self.FINER) for _ in "xy"
+        )
+        for layer in self.cells:
+            assert isinstance(layer, nn.Conv1d)
+            assert layer.bias is not None
+            nn.init.dirac_(layer.weight)  # begins with the marginals as they are
+            nn.init.zeros_(layer.bias)
+        self.scales = scales
+
+    def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
+        """Return points (B, K, 2), or with their scales (B, K, 3); in training (B, K, 3 + 2 N)."""
+        heatmaps: Tensor = self.heatmaps(fuse_stages(stages, self.lateral)).float()
+        chances = []
+        for axis, layer in zip((2, 3), self.cells, strict=True):
+            marginal = heatmaps.logsumexp(axis)
+            finer = functional.interpolate(marginal, scale_factor=float(self.FINER), mode="linear")
+            chances.append(layer(finer).float().log_softmax(-1))
+        points = torch.stack([_mean_along(chance.exp()) for chance in chances], -1)
+        across, along = (_spread_along(chance.exp()) for chance in chances)
+        spread = (across + along) / 4  # the mean of two axes that are 2 long
+        whole = _beside(points, spread.clamp(min=1e-4).log())
+        if self.training:
+            return torch.cat([whole, *chances], -1)
+        return whole if self.scales else points
+
+    start_at = SoftArgmax.start_at
+
+
+def _spread_along(mass: Tensor) -> Tensor:
+    """Return the mean distance (B, K) of (B, K, n) cells from their mean, in the scale of `_mean_along`."""
+    n = mass.shape[-1]
+    centres = scale_points(torch.arange(n, device=mass.device, dtype=mass.dtype), n)
+    return (mass * (centres - _mean_along(mass)[..., None]).abs()).sum(-1)
 
 
 def _mean_along(mass: Tensor) -> Tensor:
@@ -200,6 +263,7 @@ HEADS: Mapping[str, Callable[..., nn.Module]] = {
     "lin-relu-lin": LinReluLin,
     "linear": Linear,
     "soft-argmax": SoftArgmax,
+    "simcc": SimCC,
 }
 
 

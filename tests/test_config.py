@@ -53,7 +53,14 @@ def written(folder: Path, text: str) -> str:
 
 
 def test_every_recipe_loads() -> None:
-    assert recipe_names() == ["default", "quick", "release-resnet18", "release-resnet34", "resnet18", "resnet34"]
+    assert recipe_names() == [
+        "default",
+        "quick",
+        "release-resnet18",
+        "release-resnet34",
+        "resnet18",
+        "resnet34",
+    ]
     for name in recipe_names():
         assert isinstance(load_recipe(name), Recipe)
 
@@ -131,7 +138,10 @@ def test_a_file_of_comments_is_all_defaults(tmp_path: Path) -> None:
         ("model.head=linea", "model.head: nothing is called 'linea'; did you mean 'linear'?"),
         ("model.head.hiden=3", "model.head.hiden: no such key; known: name, width"),
         ("augment=orgin", "augment: nothing is called 'orgin'; did you mean 'origin'?"),
-        ("training.loss=huber", "training.loss: nothing is called 'huber'; known: l1, mse, smooth_l1, wing"),
+        (
+            "training.loss=huber",
+            "training.loss: nothing is called 'huber'; known: l1, laplace, mse, smooth_l1, wing",
+        ),
         ("training.precision=bf61", "training.precision: 'bf61' is not possible; did you mean 'bf16'?"),
         ("data.split=groups", "data.split: 'groups' is not possible; did you mean 'grouped'?"),
         ("training.schedule.gamma=0.9", "training.schedule.gamma: no such key"),

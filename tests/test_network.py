@@ -70,7 +70,7 @@ def test_an_untrained_head_starts_at_the_mean_face(head: dict[str, object]) -> N
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_answers_k_points_of_any_picture(name: str) -> None:
     head = {"name": name, **({"hidden": 8} if name == "lin-relu-lin" else {})}
-    head |= {"width": 8} if name == "soft-argmax" else {}
+    head |= {"width": 8} if name in ("soft-argmax", "simcc") else {}
     network = build_network("resnet18", head, 7, 1).eval()
     with torch.inference_mode():
         assert network(torch.randn(2, 1, 32, 32)).shape == (2, 7, 2)
@@ -95,6 +95,7 @@ def few() -> FaceTable:
         ("resnet18", "linear"),
         ("resnet18", "soft-argmax"),
         ("resnet50", "soft-argmax"),
+        ("resnet18", "simcc"),
     ],
 )
 def test_training_s_weights_fit_inference_s_network(
@@ -133,7 +134,7 @@ def test_unknown_parts_are_named_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_that_knows_its_scales_finds_the_same_points(name: str) -> None:
     head = {"name": name, **({"hidden": 8} if name == "lin-relu-lin" else {})}
-    head |= {"width": 8} if name == "soft-argmax" else {}
+    head |= {"width": 8} if name in ("soft-argmax", "simcc") else {}
     torch.manual_seed(0)
     plain = build_head(head, WIDTHS, 3).eval()
     scaled = build_head({**head, "scales": True}, WIDTHS, 3).eval()
@@ -154,3 +155,27 @@ def test_a_soft_argmax_s_scale_is_read_where_the_heatmap_looks() -> None:
     scales[0, 0, 4, 2], scales[0, 0, 4, 10] = -3.0, -2.0
     head.heatmaps, head.scales = Planted(heatmaps), Planted(scales)
     assert head(stages_of(16, batch=1))[0, 0, 2].item() == pytest.approx(-2.5)
+
+
+def test_simcc_of_one_peak_is_there_and_sure_of_it() -> None:
+    head = build_head({"name": "simcc", "width": 8, "scales": True}, WIDTHS, 2).eval()
+    heatmaps = torch.full((1, 2, 16, 16), -50.0)
+    heatmaps[0, 0, 4, 9] = 50.0
+    heatmaps[0, 1, 4:7, 2:13] = 50.0  # wide, and unsure
+    head.heatmaps = Planted(heatmaps)
+    sure, unsure = head(stages_of(16, batch=1))[0]
+    assert sure[:2].tolist() == pytest.approx([(9 + 0.5) / 8 - 1, (4 + 0.5) / 8 - 1], abs=0.01)
+    assert unsure[:2].tolist() == pytest.approx([(7 + 0.5) / 8 - 1, (5 + 0.5) / 8 - 1], abs=0.01)
+    assert unsure[2] > sure[2]
+
+
+def test_simcc_tells_its_cells_in_training_alone() -> None:
+    head = build_head({"name": "simcc", "width": 8}, WIDTHS, 3)
+    stages = stages_of(16)
+    whole = head(stages)
+    assert whole.shape == (2, 3, 3 + 2 * 16 * 8)
+    cells = whole[..., 3:].unflatten(-1, (2, -1)).exp()
+    assert torch.allclose(cells.sum(-1), torch.ones(()), atol=1e-5)
+    centres = (torch.arange(128) + 0.5) / 64 - 1
+    assert torch.allclose((cells * centres).sum(-1), whole[..., :2], atol=1e-5)
+    assert head.eval()(stages).shape == (2, 3, 2)

@@ -39,7 +39,8 @@ class ModelHeader(BaseModel):
     `mean` and `std` (one for each channel) normalise pixels that run from 0 to 1:
     ``(byte / 255 - mean) / std``. In JSON the schema stands under ``"schema"``; as an attribute it is
     `landmarks`, since pydantic keeps the other name for itself. `mean_face`, K times x and y in shares of
-    the side, is where the points lie on average in the squares that the model was trained on.
+    the side, is where the points lie on average in the squares that the model was trained on. By
+    `label_shift`, a share of the side, all points lie to the right of what they mark, since their labels do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +54,7 @@ class ModelHeader(BaseModel):
     std: list[float]
     landmarks: Schema = Field(alias="schema")
     mean_face: list[tuple[float, float]] | None = None
+    label_shift: float = Field(0.0, gt=-0.5, lt=0.5)
     recipe: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     created: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))

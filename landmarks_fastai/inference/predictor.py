@@ -207,7 +207,9 @@ class Predictor:
         """Average with the mirrored crops' points, mirrored back under their mirror images' names."""
         points, scales = self._run_once(crops)
         mirrored, others = self._run_once(np.ascontiguousarray(crops[:, :, ::-1]))
-        mirrored[..., 0] = self.header.input_size - 1 - mirrored[..., 0]
+        size = self.header.input_size
+        # labels lie to one side in the mirrored crops too, and so do the points that are found there
+        mirrored[..., 0] = size - 1 - mirrored[..., 0] + 2 * self.header.label_shift * size
         back, half = list(self.schema.flip_index), np.float32(0.5)
         return (points + mirrored[:, back]) * half, (scales + others[:, back]) * half
 

@@ -34,13 +34,12 @@ def translation(x: Tensor, y: Tensor) -> Tensor:
     return matrix
 
 
-def turn_and_scale(angle: Tensor, scale: Tensor, mirror: Tensor) -> Tensor:
-    """Return (B, 3, 3) matrices about the origin: mirror first, then turn by `angle` radians and scale."""
+def turn_and_scale(angle: Tensor, scale: Tensor) -> Tensor:
+    """Return (B, 3, 3) matrices about the origin that turn by `angle` radians and scale."""
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    sign = torch.where(mirror, -1.0, 1.0)
     matrix = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
-    matrix[:, 0, 0], matrix[:, 0, 1] = cos * sign, -sin
-    matrix[:, 1, 0], matrix[:, 1, 1] = sin * sign, cos
+    matrix[:, 0, 0], matrix[:, 0, 1] = cos, -sin
+    matrix[:, 1, 0], matrix[:, 1, 1] = sin, cos
     return matrix
 
 
@@ -77,9 +76,21 @@ def warp_images(images: Tensor, matrix: Tensor, size: int, noise: Tensor | None 
     return torch.where(outside, torch.rand_like(out), out)
 
 
-def mirror_labels(points: Tensor, mirror: Tensor, flip_index: Sequence[int]) -> Tensor:
-    """Swap left and right in the rows of (B, K, 2) `points` that the mask `mirror` (B,) picks."""
-    return torch.where(mirror[:, None, None], points[:, list(flip_index)], points)
+def mirror_faces(
+    images: Tensor, points: Tensor, mirror: Tensor, flip_index: Sequence[int], label_shift: float
+) -> tuple[Tensor, Tensor]:
+    """Mirror the (B, C, S, S) images and (B, K, 2) points that the mask `mirror` (B,) picks.
+
+    Left and right change their names. Labels that lie `label_shift` of the side to the right of what they
+    mark lie so in a mirrored image too, where the mere mirror image of them would lie to the left.
+    """
+    size = images.shape[-1]
+    swapped = points[:, list(flip_index)]
+    x = size - 1 - swapped[..., 0] + 2 * label_shift * size
+    back = torch.stack([x, swapped[..., 1]], -1)
+    return torch.where(_each(mirror), images.flip(-1), images), torch.where(
+        mirror[:, None, None], back, points
+    )
 
 
 # --- light ---------------------------------------------------------------------------------------
@@ -173,24 +184,21 @@ HARD_COVER = 0.3
 """Share of the image at most."""
 
 
-def standard(
-    images: Tensor, points: Tensor, size: int, flip_index: Sequence[int], options: StandardAugment
-) -> tuple[Tensor, Tensor]:
-    """Turn, scale, shift, mirror, light, contrast, blur and erase, all moderate but for the hard ones."""
+def standard(images: Tensor, points: Tensor, size: int, options: StandardAugment) -> tuple[Tensor, Tensor]:
+    """Turn, scale, shift, light, contrast, blur and erase, all moderate but for the hard ones."""
     hard = uniform(0, 1, images) < options.hard
 
     def hardly() -> Tensor:
         """Pick half of the hard images, (B,): each hardship comes with any other."""
         return hard & (uniform(0, 1, images) < 0.5)
 
-    mirror = uniform(0, 1, images) < options.flip
     angle = uniform(-options.rotate, options.rotate, images)
     angle = torch.where(hardly(), uniform(-HARD_ROTATE, HARD_ROTATE, images), angle) * math.pi / 180
     bound = math.log1p(options.scale)
     scale = torch.exp(uniform(-bound, bound, images)) * size / images.shape[-1]
     shift = [uniform(-options.shift, options.shift, images) * size for _ in range(2)]
-    matrix = translation(*shift) @ about_centres(turn_and_scale(angle, scale, mirror), images.shape[-1], size)
-    points = warp_points(mirror_labels(points, mirror, flip_index), matrix, size)
+    matrix = translation(*shift) @ about_centres(turn_and_scale(angle, scale), images.shape[-1], size)
+    points = warp_points(points, matrix, size)
     images = warp_images(images, matrix, size)
     images = sharpness(images, (uniform(0, 1, images) >= options.blur).float())
     images = blur(images, uniform(0, HARD_BLUR * size, images) * hardly())
@@ -204,9 +212,7 @@ def standard(
     return images.clamp(0, 1), points
 
 
-def origin(
-    images: Tensor, points: Tensor, size: int, flip_index: Sequence[int], options: OriginAugment
-) -> tuple[Tensor, Tensor]:
+def origin(images: Tensor, points: Tensor, size: int, options: OriginAugment) -> tuple[Tensor, Tensor]:
     """Do what the origin did: light and sharpness, erasing, scale-up, placement, crop, full rotation."""
     j = options.jitter
     images = contrast_and_light(images * _each(uniform(1 - j, 1 + j, images)), uniform(1 - j, 1 + j, images),
@@ -218,26 +224,21 @@ def origin(
     # the face, enlarged at random up to the whole frame, stands anywhere in it …
     face = images.shape[-1]
     side = uniform(min(face, size), size, images)
-    never = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     straight = torch.zeros(len(images), device=images.device)
-    matrix = about_centres(turn_and_scale(straight, side / face, never), face, size)
+    matrix = about_centres(turn_and_scale(straight, side / face), face, size)
     matrix = translation(*((size - side) * uniform(-0.5, 0.5, images) for _ in range(2))) @ matrix
     # … then up to `crop` of the side is cut away at any side, and the rest fills the frame again …
     kept = 1 - uniform(0, options.crop, images)
     shift = [size * (1 - kept) * uniform(-0.5, 0.5, images) for _ in range(2)]
-    matrix = (
-        about_centres(turn_and_scale(straight, 1 / kept, never) @ translation(*shift), size, size) @ matrix
-    )
+    matrix = about_centres(turn_and_scale(straight, 1 / kept) @ translation(*shift), size, size) @ matrix
     # … and the whole turns about its centre
     angle = uniform(-options.rotate, options.rotate, images) * math.pi / 180
-    matrix = about_centres(turn_and_scale(angle, torch.ones_like(angle), never), size, size) @ matrix
+    matrix = about_centres(turn_and_scale(angle, torch.ones_like(angle)), size, size) @ matrix
     noise = uniform(0, 1, images) < options.noise_fill
     return warp_images(images, matrix, size, noise), warp_points(points, matrix, size)
 
 
-def unchanged(
-    images: Tensor, points: Tensor, size: int, flip_index: Sequence[int], options: NoAugment
-) -> tuple[Tensor, Tensor]:
+def unchanged(images: Tensor, points: Tensor, size: int, options: NoAugment) -> tuple[Tensor, Tensor]:
     """Leave the faces as they are."""
     return images, points
 
@@ -251,6 +252,15 @@ AUGMENTATIONS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
 
 class AugmentBatch(ItemTransform):
     """fastai's transform for training batches: (TensorImage 0…1, TensorPoint px) to the same at `size`.
+
+    Parameters
+    ----------
+    options
+        What the recipe says.
+    size
+        Side of the images that come out, px.
+    flip_index
+        Under which number each point stands in a mirrored face.
 
     Raises
     ------
@@ -269,10 +279,14 @@ class AugmentBatch(ItemTransform):
                 "wrong; name the points left_…/right_…, or set augment.flip=0"
             )
         self.options, self.size, self.flip_index = options, size, tuple(flip_index)
+        self.flip = options.flip if isinstance(options, StandardAugment) else 0.0
+        self.label_shift = (options.label_shift or 0.0) if isinstance(options, StandardAugment) else 0.0
+        self.mirrored = torch.zeros(0, dtype=torch.bool)  # which faces of the last batch are
 
     def encodes(self, batch: Any) -> Any:
         """Augment (images, points)."""
         images, points = (part.as_subclass(Tensor) for part in batch)
-        augment = AUGMENTATIONS[self.options.name]
-        images, points = augment(images, points, self.size, self.flip_index, self.options)
+        self.mirrored = uniform(0, 1, images) < self.flip
+        images, points = mirror_faces(images, points, self.mirrored, self.flip_index, self.label_shift)
+        images, points = AUGMENTATIONS[self.options.name](images, points, self.size, self.options)
         return TensorImage(images), TensorPoint(points)

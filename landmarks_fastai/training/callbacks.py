@@ -16,6 +16,7 @@ from torch import Tensor
 
 from landmarks_fastai.interrupt import Interrupt
 from landmarks_fastai.network import unscale_points
+from landmarks_fastai.training.augment import AugmentBatch
 
 Measure = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
 
@@ -135,6 +136,42 @@ def weights_to_keep(learn: Any) -> dict[str, Tensor]:
     averaging = getattr(learn, "average_weights", None)
     weights: dict[str, Tensor] = learn.model.state_dict()
     return averaging.average if averaging is not None and averaging.average is not None else weights
+
+
+class FindLabelShift(Callback):
+    """Find how far labels lie to the right of what they mark, and mirror faces accordingly.
+
+    Trackers and annotators often mark all points a little to one side, which a network learns from the
+    faces as they are, and unlearns from their mirror images. What it finds between the two lies to the left
+    of the labels in the ones and to the right in the others; half the difference is what
+    `AugmentBatch.label_shift` still lacks.
+
+    Parameters
+    ----------
+    augment
+        Mirrors the faces of each batch.
+    """
+
+    order = 20
+    run_valid = False
+
+    RATE = 0.02
+    """Share of what a batch finds lacking that is added: so a batch's noise goes, and an epoch is enough."""
+
+    def __init__(self, augment: AugmentBatch) -> None:
+        self.augment = augment
+
+    @torch.no_grad()
+    def after_pred(self) -> None:
+        """Compare mirrored faces with the others."""
+        mirrored = self.augment.mirrored
+        if mirrored.all() or not mirrored.any():
+            return
+        missed = (self.learn.pred[..., 0] - self.learn.y[..., 0]).as_subclass(Tensor).float()
+        means = [missed[mirrored].nanmean(), missed[~mirrored].nanmean()]
+        lacking = float(means[0] - means[1]) / 4  # half of it, and the side is 2 long
+        if math.isfinite(lacking):
+            self.augment.label_shift += self.RATE * lacking
 
 
 class Reporter(Protocol):

@@ -108,12 +108,14 @@ class Checkpoint(Callback):
     def _state(self) -> dict[str, Any]:
         stopping = _early_stopping(self.learn)
         averaging = getattr(self.learn, "average_weights", None)
+        finding = getattr(self.learn, "find_label_shift", None)
         return {
             "epoch": self.epoch + 1,
             "train_iter": self.train_iter,
             "model": self.model.state_dict(),
             "average": None if averaging is None else averaging.average,
             "optimizer": self.opt.state_dict(),
+            "label_shift": None if finding is None else finding.augment.label_shift,
             "rows": self.learn.epoch_log.rows,
             "stopping": None if stopping is None else {"best": float(stopping.best), "wait": stopping.wait},
             "random": random_state(),
@@ -137,6 +139,8 @@ class Resume(Callback):
         learn.epoch_log.rows = list(state["rows"])
         if state["average"] is not None:
             learn.average_weights.average = {k: v.to(self.dls.device) for k, v in state["average"].items()}
+        if state["label_shift"] is not None:
+            learn.find_label_shift.augment.label_shift = state["label_shift"]
         stopping = _early_stopping(learn)
         if stopping is not None and state["stopping"] is not None:
             stopping.best, stopping.wait = state["stopping"]["best"], state["stopping"]["wait"]

@@ -22,7 +22,7 @@ from fastai.optimizer import OptimWrapper
 from fastai.vision.learner import vision_learner
 from numpy.typing import NDArray
 
-from landmarks_fastai.config import Model, Optimizer, Recipe
+from landmarks_fastai.config import Model, Optimizer, Recipe, StandardAugment
 from landmarks_fastai.data.split import Split
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import RunError, UserError
@@ -31,8 +31,9 @@ from landmarks_fastai.inference.modelfile import ModelHeader
 from landmarks_fastai.inference.predictor import torch_device
 from landmarks_fastai.network import Stages, build_head, cut_resnet, resnet, scale_points, stage_widths
 from landmarks_fastai.schema import Schema
+from landmarks_fastai.training.augment import AugmentBatch
 from landmarks_fastai.training.blocks import face_dataloaders, pixel_statistics
-from landmarks_fastai.training.callbacks import Autocast, AverageWeights, PointMetric
+from landmarks_fastai.training.callbacks import Autocast, AverageWeights, FindLabelShift, PointMetric
 from landmarks_fastai.training.losses import MaskedLoss
 from landmarks_fastai.training.schedules import ScheduleByStep
 
@@ -149,7 +150,7 @@ def _vision_learner(recipe: Recipe, dls: DataLoaders, table: FaceTable, channels
             opt_func=_optimizer(recipe.training.optimizer),
             wd=recipe.training.optimizer.weight_decay,
             metrics=point_metrics(table.schema, table.size),
-            cbs=_callbacks(recipe),
+            cbs=_callbacks(recipe, dls),
         )
     except OSError as error:  # urllib's errors are OSErrors
         raise RunError(
@@ -179,9 +180,17 @@ def _optimizer(options: Optimizer) -> Callable[..., OptimWrapper]:
     return partial(TorchOptimizer, opt=partial(kinds[options.name], fused=True))
 
 
-def _callbacks(recipe: Recipe) -> list[Callback]:
+def augmentation(dls: DataLoaders) -> AugmentBatch:
+    """Return the transform that augments the training batches."""
+    return next(step for step in dls.train.after_batch.fs if isinstance(step, AugmentBatch))
+
+
+def _callbacks(recipe: Recipe, dls: DataLoaders) -> list[Callback]:
     """Return what the recipe asks for; what watches and writes a run is added by `run.py`."""
     callbacks: list[Callback] = [ScheduleByStep(recipe.training.schedule), ChannelsLast()]
+    augment = augmentation(dls)
+    if augment.flip and isinstance(recipe.augment, StandardAugment) and recipe.augment.label_shift is None:
+        callbacks.append(FindLabelShift(augment))
     if recipe.training.ema:
         callbacks.append(AverageWeights(recipe.training.ema))
     if recipe.training.patience is not None:

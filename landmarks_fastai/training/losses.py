@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from landmarks_fastai.config import L1Loss, Loss, MSELoss, SmoothL1Loss, WingLoss
+from landmarks_fastai.config import L1Loss, LaplaceLoss, Loss, MSELoss, SmoothL1Loss, WingLoss
+from landmarks_fastai.network import scale_points
 
 
 def l1(error: Tensor, options: L1Loss) -> Tensor:
@@ -53,12 +54,36 @@ def laplace(error: Tensor, log_scale: Tensor) -> Tensor:
     return error.abs() * (-log_scale).exp() + log_scale + math.log(2)
 
 
+CELL_WEIGHT = 0.01
+"""Of the cells' cross-entropy beside the points' loss."""
+
+CELL_BLUR = 0.01
+"""Standard deviation of the cells that count as right, as a share of the side (label smoothing of SimCC)."""
+
+
+def missed_cells(log_chances: Tensor, truth: Tensor) -> Tensor:
+    """Return the cross-entropy (B, K, 2) of cells with Gaussians around the truth (Li et al. 2022, SimCC).
+
+    Parameters
+    ----------
+    log_chances
+        (B, K, 2, N): along x and along y, of N cells from edge to edge.
+    truth
+        (B, K, 2) scaled points.
+    """
+    n = log_chances.shape[-1]
+    cells = scale_points(torch.arange(n, device=truth.device, dtype=truth.dtype), n)
+    wanted = (-0.5 * ((cells - truth[..., None]) / (2 * CELL_BLUR)).square()).softmax(-1)
+    return -(wanted * log_chances).sum(-1)
+
+
 class MaskedLoss:
     """The mean of a loss over all labelled coordinates of a batch.
 
     A batch without a labelled point gives zero, with a gradient of zero, not NaN. Where the network gives
     (B, K, 3), the third numbers are log scales: their likelihood is added, with the error held fixed, so
-    that a point is never moved to suit the scale.
+    that a point is never moved to suit the scale (but for `LaplaceLoss`, which is this likelihood). What
+    follows are a classifying head's cells: to miss the right ones is added too.
 
     Parameters
     ----------
@@ -71,7 +96,7 @@ class MaskedLoss:
         self.reduction = "mean"  # fastai sets "none" here to get one loss a face
 
     def __call__(self, predicted: Tensor, target: Tensor, reduction: str | None = None) -> Tensor:
-        """Compare (B, K, 2) or (B, K, 3) predictions with (B, K, 2) scaled points; NaN is unlabelled.
+        """Compare (B, K, 2 and more) predictions with (B, K, 2) scaled points; NaN is unlabelled.
 
         Returns
         -------
@@ -79,13 +104,20 @@ class MaskedLoss:
             One number, or (B,) where the reduction is "none".
         """
         whole, truth = predicted.as_subclass(Tensor), target.as_subclass(Tensor)
-        plain, log_scale = whole[..., :2], whole[..., 2:]
+        plain, log_scale, cells = whole[..., :2], whole[..., 2:3], whole[..., 3:]
         labelled = ~truth.isnan().any(-1, keepdim=True).expand_as(truth)
         # the mask comes before the difference: a gradient through NaN is NaN even where it is dropped
         error = torch.where(labelled, plain - torch.where(labelled, truth, plain.detach()), 0.0) / 2
-        values = LOSSES[self.options.name](error, self.options)
-        if log_scale.shape[-1]:
-            values = values + SCALE_WEIGHT * laplace(error.detach(), log_scale)
+        if isinstance(self.options, LaplaceLoss):
+            values = laplace(error, log_scale)
+        else:
+            values = LOSSES[self.options.name](error, self.options)
+            if log_scale.shape[-1]:
+                values = values + SCALE_WEIGHT * laplace(error.detach(), log_scale)
+        if cells.shape[-1]:
+            values = values + CELL_WEIGHT * missed_cells(
+                torch.stack(cells.chunk(2, -1), -2), truth.nan_to_num()
+            )
         values = values * labelled
         if (reduction or self.reduction) == "none":
             return values.sum((1, 2)) / labelled.sum((1, 2)).clamp(min=1)

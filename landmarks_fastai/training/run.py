@@ -39,13 +39,14 @@ from landmarks_fastai.network import resnet, unscale_points
 from landmarks_fastai.training.callbacks import (
     AverageWeights,
     EpochLog,
+    FindLabelShift,
     Reporter,
     StopOnInterrupt,
     weights_to_keep,
 )
 from landmarks_fastai.training.card import model_card
 from landmarks_fastai.training.checkpoint import BEST, LAST, Checkpoint, Resume, epochs_from, read_tensors
-from landmarks_fastai.training.learner import build_learner, logging_callbacks
+from landmarks_fastai.training.learner import augmentation, build_learner, logging_callbacks
 from landmarks_fastai.training.schedules import ScheduleByStep
 
 Progress = Callable[[int, int | None], None]
@@ -178,7 +179,7 @@ def find_lr(
     """
     _check_machine(recipe)
     *_, learn = _prepare(recipe, folder, cache, progress)
-    learn.remove_cbs([ScheduleByStep, AverageWeights])
+    learn.remove_cbs([ScheduleByStep, AverageWeights, FindLabelShift])
     # fastai writes the weights to put back into `model_dir`
     with learn.no_logging(), tempfile.TemporaryDirectory() as learn.model_dir:
         suggestion = float(learn.lr_find(show_plot=False).valley)
@@ -242,7 +243,11 @@ def _write_results(
         save_png(folder / "curves.png", history_figure(pd.DataFrame(rows)))
     few = np.linspace(0, len(faces) - 1, min(16, len(faces))).astype(np.int64)
     save_png(folder / "samples.png", judged_sheet(faces, predicted, report.nme, few))
-    learn.header = {**learn.header, "metrics": metrics["overall"]}
+    learn.header = {
+        **learn.header,
+        "metrics": metrics["overall"],
+        "label_shift": round(augmentation(learn.dls).label_shift, 6),
+    }
     _write_models(learn, folder)
     write_text(folder / "README.md", model_card(learn.header, report, describe_data(table, parts)))
     return report

@@ -8,8 +8,8 @@ from fastai.vision.all import TensorPoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landmarks_fastai.config import L1Loss, MSELoss, SmoothL1Loss, WingLoss
-from landmarks_fastai.training.losses import MaskedLoss
+from landmarks_fastai.config import L1Loss, LaplaceLoss, MSELoss, SmoothL1Loss, WingLoss
+from landmarks_fastai.training.losses import MaskedLoss, missed_cells
 
 ALL = [L1Loss(), MSELoss(), SmoothL1Loss(beta=0.1), WingLoss(width=0.1, curvature=0.02)]
 
@@ -82,3 +82,31 @@ def test_the_best_scale_is_the_mean_error() -> None:
         predicted = torch.tensor([0.0, 0.0, math.log(scale)]).expand(3, 1, 3)
         costs.append(MaskedLoss(L1Loss())(predicted, target).item())
     assert costs[1] < min(costs[0], costs[2])
+
+
+def test_laplace_moves_a_point_the_less_the_less_sure_it_is() -> None:
+    predicted = torch.tensor([[[0.08, 0.0, math.log(0.02)], [0.08, 0.0, math.log(0.2)]]], requires_grad=True)
+    value = MaskedLoss(LaplaceLoss())(predicted, torch.zeros(1, 2, 2))
+    each = [0.04 / b / 2 + math.log(2 * b) for b in (0.02, 0.2)]
+    assert value.item() == pytest.approx(sum(each) / 2, rel=1e-5)
+    value.backward()
+    sure, unsure = predicted.grad[0, :, 0].tolist()
+    assert sure == pytest.approx(10 * unsure, rel=1e-4)
+
+
+def test_the_right_cells_cost_least() -> None:
+    truth = torch.tensor([[[-0.5, 0.25]]])
+    cells = (torch.arange(200) + 0.5) / 100 - 1
+    right = torch.stack([-0.5 * ((cells - place) / 0.02) ** 2 for place in truth[0, 0]]).log_softmax(-1)
+    least = missed_cells(right[None, None], truth)
+    for beside in (right.roll(3, -1), right / 2, right * 2):
+        assert (missed_cells(beside.log_softmax(-1)[None, None], truth) > least).all()
+
+
+def test_cells_are_taught_where_the_point_is_labelled() -> None:
+    chances = torch.zeros(1, 2, 2, 10).log_softmax(-1).flatten(2)
+    predicted = torch.cat([torch.zeros(1, 2, 3), chances], -1).requires_grad_()
+    target = torch.tensor([[[0.5, 0.5], [math.nan, math.nan]]])
+    MaskedLoss(L1Loss())(predicted, target).backward()
+    assert predicted.grad[0, 0, 3:].any()
+    assert not predicted.grad[0, 1].any()

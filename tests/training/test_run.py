@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from landmarks_fastai.config import Recipe, check_recipe, load_recipe
+from landmarks_fastai.data.split import split
+from landmarks_fastai.data.synthetic import draw_faces
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.training.learner import augmentation, build_learner
 from landmarks_fastai.training.run import find_lr, is_taken, next_folder, resume, train
 
 SHELF = {
@@ -233,3 +237,21 @@ def test_a_missing_package_is_named(tmp_path: Path, own_cache: Path, monkeypatch
     with pytest.raises(UserError, match="pip install wandb"):
         train(small_recipe(wandb="mine"), tmp_path / "run", own_cache, Listener())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.04])
+def test_labels_that_lie_to_one_side_are_found_out(shift: float, tmp_path: Path) -> None:
+    table = draw_faces(240, seed=5)
+    aside = replace(table, points=table.points + np.array([shift * table.size, 0], np.float32))
+    recipe = check_recipe(
+        {
+            "model": {"input_size": 32, "head": "soft-argmax"},
+            "augment": {"name": "standard", "rotate": 0, "scale": 0, "erase": 0},
+            "training": {"epochs": 12, "batch_size": 16, "device": "cpu", "schedule": {"name": "flat_cos"}},
+        },
+        "a test",
+    )
+    learn = build_learner(recipe, aside, split(aside, "random", 0.2, 0), tmp_path)
+    with learn.no_logging():
+        learn.fit(recipe.training.epochs)
+    assert augmentation(learn.dls).label_shift == pytest.approx(shift, abs=0.008)
