@@ -75,6 +75,10 @@ class Model(Options):
     input_size: int = Field(96, ge=32, le=1024, description="side of the square that the network sees, px")
     pretrained: bool = Field(False, description="start from ImageNet weights (fetched once; needs a network)")
     confidence: bool = Field(True, description="learn beside each point how far off it may be")
+    two_schemes: bool = Field(
+        False,
+        description="incomplete rows are labelled by a rule of their own: learn both, answer by the other",
+    )
 
 
 # --- data ----------------------------------------------------------------------------------------

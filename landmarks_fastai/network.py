@@ -259,6 +259,29 @@ def _beside(points: Tensor, log_scales: Tensor) -> Tensor:
     return torch.cat([points, log_scales.float().clamp(math.log(1e-3), 0.0)[..., None]], -1)
 
 
+class TwoSchemes(nn.Module):
+    """A head that learns each point by two ways of labelling, and answers by the first.
+
+    Parameters
+    ----------
+    head
+        Of 2 K points: K of the first scheme, then the same K of the second.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
+        """Return what the head says of K points; in training of all 2 K."""
+        both: Tensor = self.head(stages)
+        return both if self.training else both[:, : both.shape[1] // 2]
+
+    def start_at(self, mean_points: Tensor) -> None:
+        """Begin at (K, 2) points in both schemes."""
+        self.head.start_at(mean_points.repeat(2, 1))  # type: ignore[operator]
+
+
 HEADS: Mapping[str, Callable[..., nn.Module]] = {
     "lin-relu-lin": LinReluLin,
     "linear": Linear,
@@ -270,6 +293,8 @@ HEADS: Mapping[str, Callable[..., nn.Module]] = {
 def build_head(head: Mapping[str, Any], widths: tuple[int, ...], n_points: int) -> nn.Module:
     """Build the head that a recipe names: ``{"name": "lin-relu-lin", "hidden": 256}``.
 
+    With ``"two_schemes": True`` it learns twice as many points, see `TwoSchemes`.
+
     Raises
     ------
     UserError
@@ -277,12 +302,14 @@ def build_head(head: Mapping[str, Any], widths: tuple[int, ...], n_points: int) 
     """
     options = dict(head)
     name = str(options.pop("name", ""))
+    two_schemes = bool(options.pop("two_schemes", False))
     if name not in HEADS:
         raise UserError(f"no head is called {name!r}; {nearest(name, HEADS)}")
     try:
-        return HEADS[name](widths, n_points, **options)
+        built = HEADS[name](widths, n_points * (2 if two_schemes else 1), **options)
     except TypeError as error:
         raise UserError(f"head {name!r} can't be built with {options}: {error}") from error
+    return TwoSchemes(built) if two_schemes else built
 
 
 def resnet(arch: str) -> Callable[..., nn.Module]:

@@ -179,3 +179,16 @@ def test_simcc_tells_its_cells_in_training_alone() -> None:
     centres = (torch.arange(128) + 0.5) / 64 - 1
     assert torch.allclose((cells * centres).sum(-1), whole[..., :2], atol=1e-5)
     assert head.eval()(stages).shape == (2, 3, 2)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_two_schemes_are_learnt_and_the_first_is_answered(name: str) -> None:
+    head = {"name": name, "two_schemes": True, **({"hidden": 8} if name == "lin-relu-lin" else {})}
+    head |= {"width": 8} if name in ("soft-argmax", "simcc") else {}
+    built = build_head(head, WIDTHS, 3)
+    built.start_at(torch.zeros(3, 2))
+    stages = stages_of(16)
+    assert built(stages).shape[1] == 6
+    built.eval()
+    with torch.inference_mode():
+        assert torch.equal(built(stages), built.head(stages)[:, :3])

@@ -7,6 +7,7 @@ them back. Knows nothing about where faces come from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from numbers import Integral
 from pathlib import Path
@@ -158,6 +159,25 @@ class WholeBatchDL(TfmdDL):
         return b
 
 
+class SplitSchemes(ItemTransform):
+    """Ask complete and incomplete faces for different points: (B, K, 2) labels become (B, 2 K, 2).
+
+    The first K are labelled in faces that have every label, the others in the rest, so that a network with
+    two sets of outputs learns each way of labelling from the faces that were labelled so.
+    """
+
+    order = 19  # before augmentation moves points out of the frame, which leaves a face incomplete too
+    split_idx = 0
+
+    def encodes(self, batch: Any) -> Any:
+        """Split the labels of (images, points)."""
+        images, points = batch
+        plain = points.as_subclass(Tensor)
+        partial = plain.isnan().any(-1).any(-1)[:, None, None]
+        first, second = plain.masked_fill(partial, math.nan), plain.masked_fill(~partial, math.nan)
+        return images, TensorPoint(torch.cat([first, second], 1))
+
+
 class FitInput(ItemTransform):
     """Bring image and points to the network's input size, where augmentation has not done so."""
 
@@ -254,15 +274,27 @@ def face_dataloaders(
     Raises
     ------
     UserError
-        If batches of one face are too small for the network.
+        If batches of one face are too small for the network, or two schemes are to be told apart where
+        there is one.
     """
     size, channels = recipe.model.input_size, len(mean)
+    flip_index, steps = table.schema.flip_index, []
+    if recipe.model.two_schemes:
+        complete = int(table.complete[split.train].sum())
+        if complete in (0, len(split.train)):
+            raise UserError(
+                f"model.two_schemes: {complete:,} of the {len(split.train):,} faces to train on are complete,"
+                " so there is one way of labelling; set it to false"
+            )
+        steps.append(SplitSchemes())
+        flip_index = (*flip_index, *(index + len(flip_index) for index in flip_index))
     block = DataBlock(
         blocks=(FaceBlock(table, channels, size), MaskedPointBlock(table, size)),
         get_items=lambda table: np.arange(len(table)),
         splitter=lambda items: (split.train, split.valid),
         batch_tfms=[
-            AugmentBatch(recipe.augment, size, table.schema.flip_index),
+            *steps,
+            AugmentBatch(recipe.augment, size, flip_index),
             Normalize.from_stats(mean, std, cuda=False),
         ],
     )

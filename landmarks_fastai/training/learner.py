@@ -122,7 +122,8 @@ def build_learner(recipe: Recipe, table: FaceTable, split: Split, folder: Path) 
 
 def head_options(model: Model) -> dict[str, object]:
     """Return what `build_head` takes, and the model file's header keeps."""
-    return {**model.head.model_dump(), "scales": model.confidence}
+    options = {**model.head.model_dump(), "scales": model.confidence}
+    return {**options, "two_schemes": True} if model.two_schemes else options
 
 
 def _mean_face(table: FaceTable, rows: NDArray[np.int64]) -> NDArray[np.float64]:

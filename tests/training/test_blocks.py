@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from PIL import Image
 
 from landmarks_fastai.config import Recipe, check_recipe
 from landmarks_fastai.data.split import Split, split
+from landmarks_fastai.data.synthetic import draw_faces
 from landmarks_fastai.data.table import FaceTable
+from landmarks_fastai.errors import UserError
 from landmarks_fastai.framing import Square, cut_square
 from landmarks_fastai.schema import KAGGLE15
-from landmarks_fastai.training.blocks import face_dataloaders, pixel_statistics
+from landmarks_fastai.training.blocks import SplitSchemes, face_dataloaders, pixel_statistics
 
 
 def recipe_with(**model: object) -> Recipe:
@@ -147,3 +150,25 @@ def test_a_normalised_batch_has_mean_zero_and_deviation_one(channels: int) -> No
     batch = loaders(table, recipe_with(input_size=64)).train.one_batch()[0]
     assert abs(float(batch.mean())) < 0.05
     assert abs(float(batch.std()) - 1) < 0.05
+
+
+def test_schemes_are_told_apart_before_points_leave_the_frame() -> None:
+    drawn = draw_faces(16, seed=5)
+    points = drawn.points.copy()
+    points[::2, 4:] = np.nan
+    table = dataclasses.replace(drawn, points=points)
+    batch = (torch.zeros(len(points), 1, 8, 8), TensorPoint(torch.from_numpy(points)))
+    _, both = SplitSchemes().encodes(batch)
+    complete, partial = np.asarray(both)[:, :15], np.asarray(both)[:, 15:]
+    np.testing.assert_array_equal(complete[1::2], points[1::2])
+    np.testing.assert_array_equal(partial[::2], points[::2])
+    assert np.isnan(complete[::2]).all()
+    assert np.isnan(partial[1::2]).all()
+    dls = loaders(table, recipe_with(two_schemes=True, input_size=32))
+    assert dls.train.one_batch()[1].shape[1:] == (30, 2)
+    assert dls.valid.one_batch()[1].shape[1:] == (15, 2)
+
+
+def test_two_schemes_where_there_is_one_are_refused() -> None:
+    with pytest.raises(UserError, match="one way of labelling"):
+        loaders(draw_faces(16, seed=5), recipe_with(two_schemes=True))
