@@ -226,7 +226,8 @@ def evaluate(
     folder = out or path.parent / "evaluation"
     report = evaluate_model(predictor, table, folder, flip)
     _print_report(report)
-    _say(f"written to {folder}: metrics.json, faces.csv, ced.png, points.png, worst.png")
+    calibration = "" if report.calibration is None else ", calibration.png"
+    _say(f"written to {folder}: metrics.json, faces.csv, ced.png, points.png, worst.png{calibration}")
 
 
 @app.command()

@@ -176,8 +176,10 @@ def test_resume_of_a_whole_run_ends_at_the_same_weights(here: Path) -> None:
 
 
 def numbers(predictor: Predictor, table: FaceTable) -> dict[str, Any]:
-    points = predictor.predict_crops(table.images).points
-    report = evaluate_points(points, table.points, table.schema, table.complete, table.size)
+    found = predictor.predict_crops(table.images)
+    report = evaluate_points(
+        found.points, table.points, table.schema, table.complete, table.size, found.scales
+    )
     return report.to_dict()
 
 
@@ -192,7 +194,9 @@ def test_evaluate_judges_the_validation_faces(
     said = capsys.readouterr().out
     assert "judging the 12 faces" in said
     assert "left_eye_center" in said
-    names = ["ced.png", "faces.csv", "metrics.json", "points.png", "worst.png"]
+    assert " of 180 points claimed within 2.4 px of the truth" in said
+    assert "rank correlation of confidence and nearness" in said
+    names = ["calibration.png", "ced.png", "faces.csv", "metrics.json", "points.png", "worst.png"]
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == names
     for name in (name for name in names if name.endswith(".png")):
         Image.open(tmp_path / "report" / name).verify()

@@ -41,6 +41,8 @@ class ModelHeader(BaseModel):
     `landmarks`, since pydantic keeps the other name for itself. `mean_face`, K times x and y in shares of
     the side, is where the points lie on average in the squares that the model was trained on. By
     `label_shift`, a share of the side, all points lie to the right of what they mark, since their labels do.
+    The network's scales count `scale_factor` times, so that its confidence holds for faces that it has not
+    seen; those that an ONNX file gives are multiplied already.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +57,7 @@ class ModelHeader(BaseModel):
     landmarks: Schema = Field(alias="schema")
     mean_face: list[tuple[float, float]] | None = None
     label_shift: float = Field(0.0, gt=-0.5, lt=0.5)
+    scale_factor: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     recipe: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     created: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))

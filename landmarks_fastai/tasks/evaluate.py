@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landmarks_fastai.data.table import FaceTable
-from landmarks_fastai.drawing import ced_figure, judged_sheet, point_error_figure, save_png
+from landmarks_fastai.drawing import (
+    calibration_figure,
+    ced_figure,
+    judged_sheet,
+    point_error_figure,
+    save_png,
+)
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation import Report, evaluate_points
 from landmarks_fastai.files import read_json, write_csv, write_json
@@ -42,7 +48,8 @@ def unseen_rows(run: Path, table: FaceTable) -> NDArray[np.int64] | None:
 def evaluate_model(predictor: Predictor, table: FaceTable, out: Path, flip: bool = False) -> Report:
     """Predict every face of `table`, and write the report into the folder `out`.
 
-    Writes metrics.json, faces.csv (the error of each face), ced.png, points.png and worst.png.
+    Writes metrics.json, faces.csv (the error of each face), ced.png, points.png, worst.png and, where the
+    model knows its confidence, calibration.png.
 
     Raises
     ------
@@ -50,8 +57,9 @@ def evaluate_model(predictor: Predictor, table: FaceTable, out: Path, flip: bool
         If the model's points are not the table's.
     """
     shared = check_schema(predictor.schema, table.schema)
-    points = predictor.predict_crops(table.images, flip=flip).points[:, list(shared)]
-    report = evaluate_points(points, table.points, table.schema, table.complete, table.size)
+    found = predictor.predict_crops(table.images, flip=flip)
+    points, scales = found.points[:, list(shared)], found.scales[:, list(shared)]
+    report = evaluate_points(points, table.points, table.schema, table.complete, table.size, scales)
     write_json(out / "metrics.json", {"source": table.source, "sha256": table.digest, **report.to_dict()})
     errors = ["" if np.isnan(value) else f"{value:.6f}" for value in report.nme]
     write_csv(out / "faces.csv", [("face", "nme"), *zip(table.names, errors, strict=True)])
@@ -60,6 +68,8 @@ def evaluate_model(predictor: Predictor, table: FaceTable, out: Path, flip: bool
         worst = np.array(report.worst(WORST), dtype=np.int64)
         save_png(out / "worst.png", judged_sheet(table, points, report.nme, worst))
     save_png(out / "points.png", point_error_figure(report.points))
+    if report.calibration is not None:
+        save_png(out / "calibration.png", calibration_figure(report.calibration))
     return report
 
 

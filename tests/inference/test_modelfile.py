@@ -39,10 +39,18 @@ def test_header_survives_its_json(header: ModelHeader) -> None:
     assert header.model_copy(update={"landmarks": IBUG68}).to_dict()["schema"] == IBUG68.to_dict()
 
 
-@pytest.mark.parametrize("wrong", [{"channels": 2}, {"std": [1, 1, 0]}, {"mean": [0.5]}, {"colour": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"channels": 2}, {"std": [1, 1, 0]}, {"mean": [0.5]}, {"colour": 1}, {"scale_factor": 0}]
+)
 def test_header_checks_its_values(header: ModelHeader, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ModelHeader.model_validate({**header.to_dict(), **wrong})
+
+
+def test_a_header_from_before_the_scale_factor_counts_scales_once(header: ModelHeader) -> None:
+    entries = header.to_dict()
+    del entries["scale_factor"]
+    assert ModelHeader.from_dict(entries, Path("m")).scale_factor == 1
 
 
 def test_a_saved_model_opens_the_same(model_path: Path, header: ModelHeader, network: nn.Module) -> None:
