@@ -110,6 +110,11 @@ class Predictor:
         """What the K points are called."""
         return self.header.landmarks
 
+    @property
+    def name(self) -> str:
+        """What a curve of it is called."""
+        return self.header.arch
+
     def predict(
         self, image: NDArray[np.uint8], boxes: ArrayLike | None = None, flip: bool = False, refine: int = 0
     ) -> Landmarks:

@@ -21,9 +21,11 @@ from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.inference.modelfile import (
     HEADER_KEY,
     ModelHeader,
-    newest_model,
+    find_models,
+    newest_models,
     open_model,
     resolve_model,
+    resolve_models,
     save_model,
 )
 from landmarks_fastai.schema import IBUG68, KAGGLE15
@@ -71,14 +73,46 @@ def test_a_run_folder_means_its_model(model_path: Path, tmp_path: Path) -> None:
 
 def test_newest_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="landmarks-fastai train"):
-        newest_model(tmp_path / "runs")
+        newest_models(tmp_path / "runs")
     for age, name in enumerate(("b", "c", "a")):
         path = tmp_path / "runs" / name / "model.safetensors"
         path.parent.mkdir(parents=True)
         path.touch()
         os.utime(path, (1000 - age, 1000 - age))
     (tmp_path / "runs" / "unfinished").mkdir()
-    assert newest_model(tmp_path / "runs").parent.name == "b"
+    assert newest_models(tmp_path / "runs") == [tmp_path / "runs" / "b" / "model.safetensors"]
+
+
+def put_models(folder: Path, *names: str) -> list[Path]:
+    paths = [folder / name / "model.safetensors" for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    return paths
+
+
+def test_a_folder_of_folds_means_all_of_them(tmp_path: Path) -> None:
+    numbers = (2, 10, 1)
+    second, tenth, first = put_models(tmp_path / "runs" / "folds", *(f"fold-{n}" for n in numbers))
+    (alone,) = put_models(tmp_path / "runs", "alone")
+    (tmp_path / "runs" / "folds" / "fold-notes").mkdir()
+    folds = [first, second, tenth]  # in the order of their numbers
+    assert resolve_models([tmp_path / "runs" / "folds"]) == folds
+    assert resolve_models([alone.parent, str(tmp_path / "runs" / "folds")]) == [alone, *folds]
+    os.utime(alone, (1000, 1000))
+    assert newest_models(tmp_path / "runs") == folds
+    assert set(find_models(tmp_path / "runs")) == {alone, *folds}
+    for path in folds:
+        os.utime(path, (900, 900))
+    assert newest_models(tmp_path / "runs") == [alone]
+    # a run that is only called like a fold is itself
+    (odd,) = put_models(tmp_path / "runs", "fold-7")
+    assert newest_models(tmp_path / "runs") == [odd]
+    with pytest.raises(UserError, match=r"fold-2.*model\.safetensors: named twice"):
+        resolve_models([tmp_path / "runs" / "folds", second])
+    second.unlink()
+    with pytest.raises(UserError, match=r"fold-2: no model\.safetensors"):
+        resolve_models([tmp_path / "runs" / "folds"])
 
 
 def test_nothing_half_written_on_a_full_disk(tmp_path: Path, header: ModelHeader) -> None:
