@@ -455,10 +455,10 @@ def web(
 
       landmarks-fastai web --model runs/default --port 8000
     """
-    from landmarks_fastai.inference.modelfile import find_models, resolve_model
+    from landmarks_fastai.inference.modelfile import find_models, resolve_models
     from landmarks_fastai.web import serve
 
-    models = find_models(RUNS) if model is None else [resolve_model(model)]
+    models = find_models(RUNS) if model is None else resolve_models([model])
     serve(models, detector=detector, port=port, open_browser=not no_browser)
 
 
