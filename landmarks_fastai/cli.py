@@ -52,6 +52,15 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 ModelOption = Annotated[
     Optional[Path], typer.Option("--model", help="Run folder or model file. Default: newest run.")
 ]
+ModelsOption = Annotated[
+    Optional[list[Path]],
+    typer.Option(
+        "--model", help="Run folder or model file; several are averaged. Default: newest run. Repeatable."
+    ),
+]
+ModelsArgument = Annotated[
+    list[Path], typer.Argument(help="Run folders or model files; several are averaged.", metavar="MODEL...")
+]
 DetectorOption = Annotated[
     str,
     typer.Option(
@@ -188,10 +197,11 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Run folder or model file.")],
+    models: ModelsArgument,
     data: DataOption = None,
     out: Annotated[
-        Optional[Path], typer.Option("--out", help="Folder for the report. Default: beside the model.")
+        Optional[Path],
+        typer.Option("--out", help="Folder for the report. Default: evaluation, beside a model's file."),
     ] = None,
     rows: Annotated[
         str, typer.Option("--rows", help="auto (only faces that the model has not trained on) or all.")
@@ -200,39 +210,45 @@ def evaluate(
     device: DeviceOption = "auto",
     trust_pickle: TrustOption = False,
 ) -> None:
-    """Judge a model on labelled faces: numbers by point, the CED curve, the 16 worst faces.
+    """Judge a model on labelled faces: numbers by point, the CED curve, confidence, the 16 worst faces.
 
-    On the data that the model was trained with, only its validation faces are judged.
+    On the data that the model was trained with, only its validation faces are judged. Several models
+    are judged as their mean, on faces that none of them has trained on.
 
     For example:
 
       landmarks-fastai evaluate runs/default
 
       landmarks-fastai evaluate runs/default/model.onnx --data my_points.csv --out report
+
+      landmarks-fastai evaluate runs/default runs/default-2 --out report
     """
     if rows not in ("auto", "all"):
         raise UserError(f"--rows {rows}: choose auto or all")
-    from landmarks_fastai.inference.modelfile import resolve_model
-    from landmarks_fastai.inference.predictor import Predictor
+    from landmarks_fastai.inference.ensemble import open_models
+    from landmarks_fastai.inference.modelfile import resolve_models
     from landmarks_fastai.tasks.evaluate import evaluate_model, unseen_rows
 
-    path = resolve_model(model)
-    predictor = Predictor.open(path, device, trust_pickle)
+    paths = resolve_models(models)
+    predictor = open_models(paths, device, trust_pickle)
     table = _table_for(predictor.header.recipe, data)
-    unseen = unseen_rows(path.parent, table) if rows == "auto" else None
+    unseen = unseen_rows([path.parent for path in paths], table) if rows == "auto" else None
     if unseen is not None:
         table = table.rows(unseen)
-        _say(f"judging the {len(table):,} faces that the model did not train on (--rows all takes every one)")
-    folder = out or path.parent / "evaluation"
+        who = "the model did not train" if len(paths) == 1 else "no model trained"
+        _say(f"judging the {len(table):,} faces that {who} on (--rows all takes every one)")
+    beside = paths[0].parent if len(paths) == 1 else models[0] if len(models) == 1 else Path()
+    folder = out or beside / "evaluation"
     report = evaluate_model(predictor, table, folder, flip)
     _print_report(report)
-    _say(f"written to {folder}: metrics.json, faces.csv, ced.png, points.png, worst.png")
+    calibration = "" if report.calibration is None else ", calibration.png"
+    _say(f"written to {folder}: metrics.json, faces.csv, ced.png, points.png, worst.png{calibration}")
 
 
 @app.command()
 def predict(
     images: Annotated[Optional[list[str]], typer.Argument(help="Pictures, folders or patterns.")] = None,
-    model: ModelOption = None,
+    models: ModelsOption = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the drawings and points.")] = Path(
         "predictions"
     ),
@@ -262,6 +278,8 @@ def predict(
 
       landmarks-fastai predict group.jpg --box 120,80,300,260
 
+      landmarks-fastai predict photo.jpg --model runs/default --model runs/default-2
+
       landmarks-fastai predict --use-dataset --data synthetic
     """
     if use_dataset == bool(images):
@@ -278,7 +296,7 @@ def predict(
     from landmarks_fastai.images import find_images
 
     paths = find_images(images) if images else []
-    predictor = _open_predictor(model, device, trust_pickle)
+    predictor = _open_predictor(models, device, trust_pickle)
     if use_dataset:
         from landmarks_fastai.tasks.predict import predict_first_faces
 
@@ -321,7 +339,7 @@ def video(
         Optional[Path],
         typer.Option("--out", help="The video to write. Default: predictions/NAME_points.mp4."),
     ] = None,
-    model: ModelOption = None,
+    models: ModelsOption = None,
     landmarks: Annotated[
         Optional[Path], typer.Option("--landmarks", help="Write the points: .csv, .json or .parquet.")
     ] = None,
@@ -372,7 +390,7 @@ def video(
 
     tracker = schema = None
     if landmarks is not None or not no_draw:  # else frames are only copied
-        tracker, schema = _open_tracker(model, device, trust_pickle, detector, smooth=not no_smooth)
+        tracker, schema = _open_tracker(models, device, trust_pickle, detector, smooth=not no_smooth)
     with frame_bar() as progress:
         done = annotate_video(
             taken,
@@ -400,7 +418,7 @@ def video(
 @app.command()
 def live(
     camera: Annotated[str, typer.Option("--camera", help="Its number, or a file or URL in its place.")] = "0",
-    model: ModelOption = None,
+    models: ModelsOption = None,
     no_smooth: Annotated[bool, typer.Option("--no-smooth", help="Don't steady the points.")] = False,
     detector: DetectorOption = "auto",
     device: DeviceOption = "auto",
@@ -417,7 +435,7 @@ def live(
     from landmarks_fastai.tasks.live import check_screen, watch
 
     check_screen()
-    tracker, schema = _open_tracker(model, device, trust_pickle, detector, smooth=not no_smooth)
+    tracker, schema = _open_tracker(models, device, trust_pickle, detector, smooth=not no_smooth)
     outcome = watch(camera, tracker, schema)
     _say(f"{outcome.frames:,} frames, {outcome.fps:.1f} a second")
 
@@ -437,16 +455,16 @@ def web(
 
       landmarks-fastai web --model runs/default --port 8000
     """
-    from landmarks_fastai.inference.modelfile import find_models, resolve_model
+    from landmarks_fastai.inference.modelfile import find_models, resolve_models
     from landmarks_fastai.web import serve
 
-    models = find_models(RUNS) if model is None else [resolve_model(model)]
+    models = find_models(RUNS) if model is None else resolve_models([model])
     serve(models, detector=detector, port=port, open_browser=not no_browser)
 
 
 @app.command()
 def submit(
-    model: Annotated[Path, typer.Argument(help="Run folder or model file.")],
+    models: ModelsArgument,
     data: Annotated[
         str, typer.Option("--data", help="kaggle, Kaggle's zip, or a folder with its files.")
     ] = "kaggle",
@@ -462,14 +480,17 @@ def submit(
       landmarks-fastai submit runs/default
 
       landmarks-fastai submit runs/default --data facial-keypoints-detection.zip --out submission.csv
+
+      landmarks-fastai submit runs/default runs/default-2
     """
     if out.exists() and not overwrite:
         raise UserError(f"{out} is there already; choose another --out or use --overwrite")
     from landmarks_fastai.data.source import default_cache, fetch_kaggle
-    from landmarks_fastai.inference.predictor import Predictor
+    from landmarks_fastai.inference.ensemble import open_models
+    from landmarks_fastai.inference.modelfile import resolve_models
     from landmarks_fastai.tasks.submit import write_submission
 
-    predictor = Predictor.open(model, device, trust_pickle)
+    predictor = open_models(resolve_models(models), device, trust_pickle)
     with _download_bar() as progress:
         source = fetch_kaggle(default_cache(), progress) if data == "kaggle" else Path(data)
     _say(f"{write_submission(predictor, source, out):,} rows written to {out}")
@@ -595,23 +616,24 @@ def _parse_box(text: str) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
-def _open_predictor(model: Path | None, device: str, trust_pickle: bool) -> Predictor:
-    from landmarks_fastai.inference.modelfile import newest_model
-    from landmarks_fastai.inference.predictor import Predictor
+def _open_predictor(models: list[Path] | None, device: str, trust_pickle: bool) -> Predictor:
+    from landmarks_fastai.inference.ensemble import open_models
+    from landmarks_fastai.inference.modelfile import newest_models, resolve_models
 
-    chosen = model or newest_model(RUNS)
-    predictor = Predictor.open(chosen, device, trust_pickle)
-    _say(f"model: {chosen}")
+    paths = resolve_models(models) if models else newest_models(RUNS)
+    predictor = open_models(paths, device, trust_pickle)
+    for path in paths:
+        _say(f"model: {path}")
     return predictor
 
 
 def _open_tracker(
-    model: Path | None, device: str, trust_pickle: bool, detector: str, smooth: bool
+    models: list[Path] | None, device: str, trust_pickle: bool, detector: str, smooth: bool
 ) -> tuple[Tracker, Schema]:
     from landmarks_fastai.inference.tracking import Tracker
     from landmarks_fastai.tasks.predict import detector_for
 
-    predictor = _open_predictor(model, device, trust_pickle)
+    predictor = _open_predictor(models, device, trust_pickle)
     name = detector_for(detector, predictor.schema)
     # without a detector every frame's middle square is looked at, as the origin did
     tracker = Tracker(predictor, _open_detector(name), smooth=smooth, follow=name != "none")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from landmarks_fastai.calibration import Calibration
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation import PointScores, auc, ced, failure_rate
 from landmarks_fastai.files import replacing
@@ -413,6 +414,60 @@ def point_error_figure(table: Sequence[PointScores]) -> Figure:
     axes.set_xlim(left=0)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0, labelsize=STYLE.text_size if len(table) <= 30 else 7)
+    _legend_below(figure, 2)
+    return figure
+
+
+def calibration_figure(calibration: Calibration) -> Figure:
+    """Draw what a model claims of its points against what is true of them: a reliability diagram.
+
+    Parameters
+    ----------
+    calibration
+        Its bins are the dots.
+
+    Returns
+    -------
+    Figure
+        Left the share of points near the truth, right the error of a coordinate; a model that is right
+        about itself has all its dots on the dashed lines.
+    """
+    bins, near = calibration.bins, f"within {calibration.near:.2g} px of the truth (%)"
+    panels = [
+        (
+            f"Confidence: ECE {100 * calibration.ece:.1f} points",
+            ("claimed to lie " + near, "lie " + near),
+            [(100 * one.claimed, 100 * one.true) for one in bins],
+            100.0,
+        ),
+        (
+            f"Error: rank correlation {calibration.rank_correlation:.2f}",
+            ("claimed mean error of a coordinate (px)", "true mean error (px)"),
+            [(one.claimed_error, one.true_error) for one in bins],
+            1.08 * max(max(one.claimed_error, one.true_error) for one in bins),
+        ),
+    ]
+    figure = _figure(8.4, 4.7)
+    for number, (title, (claimed, true), dots, end) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, 2, number)
+        (diagonal,) = axes.plot(
+            [0, end], [0, end], color=STYLE.soft_ink, linewidth=1.0, linestyle=(0, (4, 3))
+        )
+        (line,) = axes.plot(
+            *np.transpose(dots),
+            color=STYLE.series[0],
+            linewidth=STYLE.line_width,
+            marker="o",
+            markersize=5,
+            clip_on=False,
+        )
+        _dress(axes, title, claimed, true)
+        axes.set_xlim(0, end)
+        axes.set_ylim(0, end)
+        axes.set_box_aspect(1)
+        if number == 1:  # the lines mean the same in both
+            diagonal.set_label("claimed and true agree")
+            line.set_label(f"{calibration.points:,} points in {len(bins)} bins, equally many in each")
     _legend_below(figure, 2)
     return figure
 

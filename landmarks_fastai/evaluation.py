@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from landmarks_fastai.calibration import Calibration, calibrate
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import Schema
 
@@ -305,6 +306,8 @@ class Report:
         Scores of each landmark, in the schema's order.
     nme
         (N,) NME of each face as a fraction; NaN where it can't be normalised.
+    calibration
+        How far the model's confidence can be believed; None where it has none.
     """
 
     schema: str
@@ -315,6 +318,7 @@ class Report:
     partial: Scores
     points: tuple[PointScores, ...]
     nme: Floats
+    calibration: Calibration | None = None
 
     @property
     def divided_by(self) -> str:
@@ -346,6 +350,7 @@ class Report:
             "complete": _plain(asdict(self.complete)),
             "partial": _plain(asdict(self.partial)),
             "points": [_plain(asdict(point)) for point in self.points],
+            "calibration": None if self.calibration is None else _plain(asdict(self.calibration)),
         }
         if per_face:
             entries["nme"] = [_rounded(value) for value in self.nme.tolist()]
@@ -353,7 +358,12 @@ class Report:
 
 
 def evaluate_points(
-    pred: ArrayLike, true: ArrayLike, schema: Schema, complete: ArrayLike, image_size: int
+    pred: ArrayLike,
+    true: ArrayLike,
+    schema: Schema,
+    complete: ArrayLike,
+    image_size: int,
+    scales: ArrayLike | None = None,
 ) -> Report:
     """Judge predicted points by true ones.
 
@@ -367,6 +377,9 @@ def evaluate_points(
         (N,) bool: the rows that are reported as complete, apart from the others.
     image_size
         Side of the images, px; goes into the report, so that its px can be read.
+    scales
+        (N, K) Laplace scales of the errors along x and along y, px; NaN where the model knows none. None
+        where they are not to be judged.
 
     Returns
     -------
@@ -422,6 +435,7 @@ def evaluate_points(
         partial=scores(~mask),
         points=_by_point(pred, true, schema.points),
         nme=judged,
+        calibration=None if scales is None else calibrate(pred, true, scales, image_size),
     )
 
 
@@ -478,6 +492,8 @@ def _mean(values: Floats) -> float:
 
 
 def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
     if not isinstance(value, float):
         return value
     return round(value, 6) if math.isfinite(value) else None

@@ -42,15 +42,22 @@ class BytesToPixels(nn.Module):
     """A network with its normalisation before it, and the way back to pixels behind it.
 
     Maps (B, C, S, S) float32 images of values from 0 to 255 to (B, K, 2) pixels of these images; with a
-    head that knows them, to these and (B, K) Laplace scales, in pixels too.
+    head that knows them, to these and (B, K) Laplace scales, in pixels too, `scale_factor` times the head's.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], size: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: int,
+        scale_factor: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.network, self.size = network, size
+        self.network, self.size, self.scale_factor = network, size, scale_factor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
@@ -58,7 +65,9 @@ class BytesToPixels(nn.Module):
         """Return the points and, where the head knows them, their scales."""
         out: Tensor = self.network((image / 255 - self.mean) / self.std)
         points = unscale_points(out[..., :2], self.size)
-        return (points,) if out.shape[-1] == 2 else (points, out[..., 2].exp() * self.size)
+        if out.shape[-1] == 2:
+            return (points,)
+        return points, out[..., 2].exp() * (self.scale_factor * self.size)
 
 
 class Stages(nn.Sequential):

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from landmarks_fastai.calibration import Calibration
 from landmarks_fastai.data.summary import Summary
 from landmarks_fastai.evaluation import Report, Scores
 
@@ -130,6 +131,23 @@ def print_report(report: Report) -> None:
         numbers = (point.mean_distance, point.rmse, point.p95)
         points.add_row(point.name, f"{point.labelled:,}", *(f"{number:.2f}" for number in numbers))
     console.print(points)
+    _print_calibration(console, report.calibration)
+
+
+def _print_calibration(console: Console, calibration: Calibration | None) -> None:
+    if calibration is None:
+        console.print("", "calibration: none, since this model knows no confidence", sep="\n")
+        return
+    near = f"within {calibration.near:.2g} px of the truth"
+    console.print(
+        "",
+        f"confidence: {calibration.claimed:.1%} of {calibration.points:,} points claimed {near},"
+        f" {calibration.true:.1%} are; calibration error {calibration.ece:.1%}",
+        f"rank correlation of confidence and nearness {calibration.rank_correlation:.2f};"
+        f" errors are {calibration.factor:.2f} times what is claimed",
+        sep="\n",
+        soft_wrap=True,
+    )
 
 
 def _table(*columns: str) -> Table:

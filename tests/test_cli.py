@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
@@ -31,6 +33,8 @@ from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation import evaluate_points
 from landmarks_fastai.images import read_image
+from landmarks_fastai.inference.ensemble import open_models
+from landmarks_fastai.inference.modelfile import open_model, save_model
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.schema import KAGGLE15
 
@@ -176,8 +180,10 @@ def test_resume_of_a_whole_run_ends_at_the_same_weights(here: Path) -> None:
 
 
 def numbers(predictor: Predictor, table: FaceTable) -> dict[str, Any]:
-    points = predictor.predict_crops(table.images).points
-    report = evaluate_points(points, table.points, table.schema, table.complete, table.size)
+    found = predictor.predict_crops(table.images)
+    report = evaluate_points(
+        found.points, table.points, table.schema, table.complete, table.size, found.scales
+    )
     return report.to_dict()
 
 
@@ -192,7 +198,9 @@ def test_evaluate_judges_the_validation_faces(
     said = capsys.readouterr().out
     assert "judging the 12 faces" in said
     assert "left_eye_center" in said
-    names = ["ced.png", "faces.csv", "metrics.json", "points.png", "worst.png"]
+    assert " of 180 points claimed within 2.4 px of the truth" in said
+    assert "rank correlation of confidence and nearness" in said
+    names = ["calibration.png", "ced.png", "faces.csv", "metrics.json", "points.png", "worst.png"]
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == names
     for name in (name for name in names if name.endswith(".png")):
         Image.open(tmp_path / "report" / name).verify()
@@ -237,6 +245,36 @@ def test_evaluate_opens_the_onnx_file_and_a_trusted_pickle(here: Path, tmp_path:
         assert run([*arguments, *trust]) == 0
         found.append(json.loads((tmp_path / name / "metrics.json").read_text())["overall"]["rmse"])
     assert found == pytest.approx([found[0]] * 3, abs=1e-3)
+
+
+def test_several_models_are_judged_on_faces_that_none_has_trained_on(
+    here: Path,
+    predictor: Predictor,
+    trained_on: FaceTable,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = json.loads((here / "runs/quick/data.json").read_text())
+    valid = data["split"]["valid"]
+    # the same weights, said to have been trained on all but four faces of the others' twelve, and four more
+    other = tmp_path / "other"
+    shutil.copytree(here / "runs" / "quick", other, ignore=shutil.ignore_patterns("checkpoints", "*.pkl"))
+    data["split"]["valid"] = [*valid[2:6], *data["split"]["train"][:4]]
+    (other / "data.json").write_text(json.dumps(data))
+    arguments = ["evaluate", "runs/quick", str(other), "--device", "cpu", "--out", str(tmp_path / "report")]
+    assert run(arguments) == 0
+    assert "judging the 4 faces that no model trained on" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert metrics["overall"] == numbers(predictor, trained_on.rows(np.array(valid[2:6])))["overall"]
+
+    data["split"]["valid"] = data["split"]["train"][:4]
+    (other / "data.json").write_text(json.dumps(data))
+    assert run(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "trained on by one of these 2 models" in line
+    assert "--data" in line
+    assert run([*arguments, "--rows", "all"]) == 0
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["overall"]["faces"] == 60
 
 
 # --- predict --------------------------------------------------------------------------------------
@@ -319,6 +357,49 @@ def test_predict_in_a_box(here: Path, predictor: Predictor, photo: NDArray[np.ui
     (one,) = json.loads((tmp_path / "points.json").read_text())["images"]
     expected = predictor.predict(photo, np.array([[80, 12, 176, 108]]), refine=1).points[0]
     assert np.abs(places(one["faces"][0]) - expected).max() <= 0.00051
+
+
+def test_predict_averages_models_and_a_run_s_folds(
+    here: Path,
+    photo: NDArray[np.uint8],
+    kaggle_layout: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    folds = tmp_path / "runs" / "folds"
+    for fold in (1, 2):
+        (folds / f"fold-{fold}").mkdir(parents=True)
+        save_other(here / "runs" / "quick", folds / f"fold-{fold}" / "model.safetensors", seed=fold)
+    members = [folds / f"fold-{fold}" / "model.safetensors" for fold in (1, 2)]
+    expected = open_models(members, "cpu")
+    alone = Predictor.open(members[0], "cpu").predict(photo, refine=1).points[0]
+    wanted = expected.predict(photo, refine=1).points[0]
+    assert np.abs(alone - wanted).max() > 0.1
+    for chosen in ([folds], members):
+        options = [part for path in chosen for part in ("--model", str(path))]
+        arguments = ["predict", str(tmp_path / "photo.png"), "--out", str(tmp_path), "--detector", "none"]
+        assert run([*arguments, *options, "--device", "cpu"]) == 0
+        said = capsys.readouterr().out
+        assert all(f"model: {path}" in said for path in members)
+        (one,) = json.loads((tmp_path / "points.json").read_text())["images"]
+        assert np.abs(places(one["faces"][0]) - wanted).max() <= 0.00051
+    out = tmp_path / "submission.csv"
+    arguments = [str(folds), "--data", str(kaggle_layout), "--device", "cpu"]
+    assert run(["submit", *arguments, "--out", str(out)]) == 0
+    check_submission(out, kaggle_layout, expected.predict_crops(read_test(kaggle_layout)[1]).points)
+    assert run(["evaluate", *arguments]) == 0
+    assert (folds / "evaluation" / "metrics.json").is_file()
+
+
+def save_other(run: Path, path: Path, seed: int) -> None:
+    """Write a run's model with its first layer stirred, so that it finds other points."""
+    model = open_model(run)
+    assert model.network is not None
+    weights = model.network.state_dict()
+    first = next(iter(weights))
+    noise = torch.randn(weights[first].shape, generator=torch.Generator().manual_seed(seed))
+    save_model(path, {**weights, first: weights[first] + 0.1 * noise}, model.header)
 
 
 def test_one_bad_picture_does_not_stop_the_others(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from landmarks_fastai import drawing as dr
+from landmarks_fastai.calibration import calibrate
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.evaluation import PointScores, evaluate_points
 from landmarks_fastai.schema import IBUG68, KAGGLE15, Schema
@@ -297,6 +298,25 @@ def test_point_error_figure_has_a_bar_a_landmark():
     assert [label.get_text() for label in axes.get_yticklabels()][3] == "left_eye_outer_corner (0)"
     with pytest.raises(UserError, match="no point"):
         dr.point_error_figure(())
+
+
+def test_calibration_figure_has_a_dot_a_bin():
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0, 96, (40, 15, 2))
+    scales = rng.uniform(1, 3, (40, 15))
+    calibration = calibrate(true + rng.laplace(size=true.shape) * 2 * scales[..., None], true, scales, 96)
+    assert calibration is not None
+    shares, errors = dr.calibration_figure(calibration).axes
+    for axes, claimed, found, factor in (
+        (shares, "claimed", "true", 100),
+        (errors, "claimed_error", "true_error", 1),
+    ):
+        diagonal, dots = axes.lines
+        assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+        np.testing.assert_allclose(dots.get_xdata(), [factor * getattr(b, claimed) for b in calibration.bins])
+        np.testing.assert_allclose(dots.get_ydata(), [factor * getattr(b, found) for b in calibration.bins])
+        assert axes.get_xlim() == axes.get_ylim()  # else the diagonal would not be one
+        assert axes.get_xlim()[1] >= max(*dots.get_xdata(), *dots.get_ydata())
 
 
 def test_schedule_figure_keeps_the_peaks_of_a_long_schedule():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -41,6 +41,8 @@ class ModelHeader(BaseModel):
     `landmarks`, since pydantic keeps the other name for itself. `mean_face`, K times x and y in shares of
     the side, is where the points lie on average in the squares that the model was trained on. By
     `label_shift`, a share of the side, all points lie to the right of what they mark, since their labels do.
+    The network's scales count `scale_factor` times, so that its confidence holds for faces that it has not
+    seen; those that an ONNX file gives are multiplied already.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +57,7 @@ class ModelHeader(BaseModel):
     landmarks: Schema = Field(alias="schema")
     mean_face: list[tuple[float, float]] | None = None
     label_shift: float = Field(0.0, gt=-0.5, lt=0.5)
+    scale_factor: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     recipe: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     created: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
@@ -169,29 +172,56 @@ def open_model(path: str | Path, trust_pickle: bool = False, device: str = "auto
     raise UserError(f"{path}: not a model of landmarks-fastai, which are .safetensors, .onnx and .pkl files")
 
 
-def newest_model(runs: str | Path) -> Path:
-    """Return the ``model.safetensors`` of the run in `runs` that was written last.
+def newest_models(runs: str | Path) -> list[Path]:
+    """Return the ``model.safetensors`` of the run in `runs` that was written last, or those of all its folds.
 
     Raises
     ------
     UserError
-        If no run has one.
+        If no run has one, or not every fold.
     """
-    return find_models(runs)[0]
+    newest = find_models(runs)[0].parent
+    return resolve_models([newest if newest.parent == Path(runs) else newest.parent])
 
 
 def find_models(runs: str | Path) -> list[Path]:
-    """Return the ``model.safetensors`` of every run in `runs`, the one that was written last first.
+    """Return the ``model.safetensors`` of every run and fold in `runs`, the one that was written last first.
 
     Raises
     ------
     UserError
         If no run has one.
     """
-    models = [path for path in Path(runs).glob(f"*/{MODEL_NAME}") if path.is_file()]
+    places = (f"*/{MODEL_NAME}", f"*/fold-*/{MODEL_NAME}")
+    models = [path for place in places for path in Path(runs).glob(place) if path.is_file()]
     if not models:
         raise UserError(f"{runs}: no trained model here; train one: landmarks-fastai train --config quick")
     return sorted(models, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def resolve_models(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the model files that `paths` mean; a folder with fold-1, fold-2 … means all of these.
+
+    Raises
+    ------
+    UserError
+        If one is missing, or named twice.
+    """
+    models: list[Path] = []
+    for path in map(Path, paths):
+        for model in map(resolve_model, _folds(path) or [path]):
+            if model in models:
+                raise UserError(f"{model}: named twice; it would only count for more")
+            models.append(model)
+    return models
+
+
+def _folds(folder: Path) -> list[Path]:
+    """Return a run's folds in their order; none where the run itself has a model."""
+    if (folder / MODEL_NAME).is_file():
+        return []
+    folds = [path for path in folder.glob("fold-*") if path.name.removeprefix("fold-").isdigit()]
+    return sorted(folds, key=lambda path: int(path.name.removeprefix("fold-")))
 
 
 def resolve_model(path: str | Path) -> Path:

@@ -85,7 +85,7 @@ def _write(network: nn.Module, header: ModelHeader, path: Path) -> None:
 
     from landmarks_fastai.network import BytesToPixels
 
-    whole = BytesToPixels(network, header.mean, header.std, header.input_size)
+    whole = BytesToPixels(network, header.mean, header.std, header.input_size, header.scale_factor)
     example = torch.zeros(2, header.channels, header.input_size, header.input_size)
     with torch.inference_mode():
         outputs = ["points", "scales"][: len(whole.eval()(example))]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from landmarks_fastai.calibration import chance_near
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.framing import Square, cut_square, fit_square, middle_square
 from landmarks_fastai.images import MAX_PIXELS
@@ -31,9 +32,6 @@ Run = Callable[[NDArray[np.uint8]], tuple[Floats, ...]]
 """Maps (B, S, S, C) bytes to (B, K, 2) points in pixels of these S x S images and, if the model knows them,
 (B, K) Laplace scales of their errors along x and along y, in the same pixels."""
 
-NEAR = 0.025
-"""How near to the truth a point must lie for `Landmarks.confidence`: a share of its square's side."""
-
 
 @dataclass(frozen=True)
 class Landmarks:
@@ -43,16 +41,26 @@ class Landmarks:
     ----------
     points
         (B, K, 2) float32, x then y, pixels of the picture.
-    confidence
-        (B, K) float32: the model's own probability that the point lies within 2.5 % of the square's side of
-        the truth, along x and along y. NaN where the model was trained without confidence.
+    scales
+        (B, K) float32: the Laplace scales of the points' errors along x and along y, pixels of the picture:
+        so far off they are expected to lie. NaN where the model was trained without confidence.
     squares
         The square of each face that the points were found in.
     """
 
     points: Floats
-    confidence: Floats
+    scales: Floats
     squares: tuple[Square, ...]
+
+    @property
+    def confidence(self) -> Floats:
+        """(B, K) float32: the model's own probability that a point lies near the truth.
+
+        Near is within 2.5 % of the square's side, along x and along y. NaN where the model was trained
+        without confidence.
+        """
+        sides = np.array([square.side for square in self.squares])
+        return chance_near(self.scales, sides[:, None]).astype(np.float32)
 
 
 class Predictor:
@@ -101,6 +109,11 @@ class Predictor:
     def schema(self) -> Schema:
         """What the K points are called."""
         return self.header.landmarks
+
+    @property
+    def name(self) -> str:
+        """What a curve of it is called."""
+        return self.header.arch
 
     def predict(
         self, image: NDArray[np.uint8], boxes: ArrayLike | None = None, flip: bool = False, refine: int = 0
@@ -187,16 +200,15 @@ class Predictor:
             raise UserError(f"flip: schema {self.schema.name} has no pairs of points that mirror each other")
         size, channels = self.header.input_size, self.header.channels
         found = np.empty((len(faces), len(self.schema), 2), np.float32)
-        confidence = np.empty(found.shape[:2], np.float32)
+        spread = np.empty(found.shape[:2], np.float32)
         for start in range(0, len(faces), batch_size):
             batch = faces[start : start + batch_size]
             crops = np.stack([cut_square(image, square, size, channels) for image, square in batch])
             points, scales = self._run_both(crops) if flip else self._run_once(crops)
             for row, (_, square) in enumerate(batch):
                 found[start + row] = square.to_picture(points[row], size)
-            # both coordinates near: the chance of one, from Laplace's distribution, twice
-            confidence[start : start + len(batch)] = (1 - np.exp(-NEAR * size / scales)) ** 2
-        return Landmarks(found, confidence, tuple(square for _, square in faces))
+                spread[start + row] = scales[row] * (square.side / size)
+        return Landmarks(found, spread, tuple(square for _, square in faces))
 
     def _run_once(self, crops: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """Run the network; scales that the model does not know are NaN."""
@@ -243,7 +255,7 @@ def torch_run(network: nn.Module, header: ModelHeader, device: str) -> Run:
 
     from landmarks_fastai.network import BytesToPixels
 
-    to_pixels = BytesToPixels(network, header.mean, header.std, header.input_size).eval()
+    to_pixels = BytesToPixels(network, header.mean, header.std, header.input_size, header.scale_factor).eval()
     to_pixels = to_pixels.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:

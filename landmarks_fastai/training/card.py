@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from landmarks_fastai.calibration import Calibration
 from landmarks_fastai.evaluation import Report
 
 
@@ -44,6 +45,8 @@ def model_card(header: dict[str, Any], report: Report, data: dict[str, Any]) -> 
         "",
         f"NME is divided by the {report.divided_by}.",
         "",
+        *_calibration(report.calibration, header["scale_factor"]),
+        "",
         "| point | labelled | mean error px | 95 % below px |",
         "| --- | --- | --- | --- |",
         *(f"| {p.name} | {p.labelled:,} | {p.mean_distance:.2f} | {p.p95:.2f} |" for p in report.points),
@@ -52,6 +55,20 @@ def model_card(header: dict[str, Any], report: Report, data: dict[str, Any]) -> 
         " opened; `model.pkl` is fastai's export and can, so open it only if you trust who made it.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _calibration(calibration: Calibration | None, factor: float) -> list[str]:
+    if calibration is None:
+        return ["The model knows no confidence, so there is no calibration."]
+    claimed, true, ece = (
+        _percent(share) for share in (calibration.claimed, calibration.true, calibration.ece)
+    )
+    return [
+        f"Confidence is the claimed chance that a point lies within {calibration.near:.2g} px of the truth,"
+        f" along x and along y: {claimed} on average, where {true} do; expected calibration error {ece}, rank"
+        f" correlation with nearness {calibration.rank_correlation:.2f}. For this the network's scales count"
+        f" {factor:.2f} times, which was fitted to these same faces.",
+    ]
 
 
 def _percent(fraction: float) -> str:

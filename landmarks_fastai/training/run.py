@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landmarks_fastai.calibration import scale_factor
 from landmarks_fastai.config import Recipe, dump_recipe, load_recipe
 from landmarks_fastai.data.source import load_table
 from landmarks_fastai.data.split import Split, split
@@ -235,8 +236,12 @@ def _write_results(
     learn: Learner, table: FaceTable, parts: Split, folder: Path, rows: list[dict[str, float]]
 ) -> Report:
     faces = table.rows(parts.valid)
-    predicted = predict_valid(learn, table.size)
-    report = evaluate_points(predicted, faces.points, table.schema, faces.complete, table.size)
+    predicted, scales = predict_valid(learn, table.size)
+    # what the training faces taught is too bold for people who were not among them
+    factor = scale_factor(predicted, faces.points, scales)
+    report = evaluate_points(
+        predicted, faces.points, table.schema, faces.complete, table.size, factor * scales
+    )
     metrics = report.to_dict()
     write_json(folder / "metrics.json", {"faces": "validation", **metrics})
     if rows:
@@ -246,6 +251,7 @@ def _write_results(
     learn.header = {
         **learn.header,
         "metrics": metrics["overall"],
+        "scale_factor": factor,
         "label_shift": round(augmentation(learn.dls).label_shift, 6),
     }
     _write_models(learn, folder)
@@ -268,11 +274,17 @@ def _write_models(learn: Learner, folder: Path) -> None:
     export_onnx(learn.model, header, folder / "model.onnx")
 
 
-def predict_valid(learn: Learner, size: int) -> NDArray[np.float32]:
-    """Predict the validation faces: (M, K, 2), pixels of the source images, which are `size` px wide."""
+def predict_valid(learn: Learner, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Predict the validation faces: points (M, K, 2) and Laplace scales (M, K), NaN where there are none.
+
+    Both are in pixels of the source images, which are `size` px wide; the scales are the network's own.
+    """
     scaled, _ = learn.get_preds(ds_idx=1)
-    points: NDArray[np.float32] = unscale_points(scaled.as_subclass(Tensor)[..., :2].float(), size).numpy()
-    return points
+    whole = scaled.as_subclass(Tensor).float()
+    points: NDArray[np.float32] = unscale_points(whole[..., :2], size).numpy()
+    if whole.shape[-1] == 2:
+        return points, np.full(points.shape[:2], np.nan, np.float32)
+    return points, whole[..., 2].exp().numpy() * np.float32(size)
 
 
 def _tell(reporter: Reporter, learn: Learner, parts: Split) -> None:

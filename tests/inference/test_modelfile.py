@@ -21,9 +21,11 @@ from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.inference.modelfile import (
     HEADER_KEY,
     ModelHeader,
-    newest_model,
+    find_models,
+    newest_models,
     open_model,
     resolve_model,
+    resolve_models,
     save_model,
 )
 from landmarks_fastai.schema import IBUG68, KAGGLE15
@@ -39,10 +41,18 @@ def test_header_survives_its_json(header: ModelHeader) -> None:
     assert header.model_copy(update={"landmarks": IBUG68}).to_dict()["schema"] == IBUG68.to_dict()
 
 
-@pytest.mark.parametrize("wrong", [{"channels": 2}, {"std": [1, 1, 0]}, {"mean": [0.5]}, {"colour": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"channels": 2}, {"std": [1, 1, 0]}, {"mean": [0.5]}, {"colour": 1}, {"scale_factor": 0}]
+)
 def test_header_checks_its_values(header: ModelHeader, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ModelHeader.model_validate({**header.to_dict(), **wrong})
+
+
+def test_a_header_from_before_the_scale_factor_counts_scales_once(header: ModelHeader) -> None:
+    entries = header.to_dict()
+    del entries["scale_factor"]
+    assert ModelHeader.from_dict(entries, Path("m")).scale_factor == 1
 
 
 def test_a_saved_model_opens_the_same(model_path: Path, header: ModelHeader, network: nn.Module) -> None:
@@ -63,14 +73,46 @@ def test_a_run_folder_means_its_model(model_path: Path, tmp_path: Path) -> None:
 
 def test_newest_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="landmarks-fastai train"):
-        newest_model(tmp_path / "runs")
+        newest_models(tmp_path / "runs")
     for age, name in enumerate(("b", "c", "a")):
         path = tmp_path / "runs" / name / "model.safetensors"
         path.parent.mkdir(parents=True)
         path.touch()
         os.utime(path, (1000 - age, 1000 - age))
     (tmp_path / "runs" / "unfinished").mkdir()
-    assert newest_model(tmp_path / "runs").parent.name == "b"
+    assert newest_models(tmp_path / "runs") == [tmp_path / "runs" / "b" / "model.safetensors"]
+
+
+def put_models(folder: Path, *names: str) -> list[Path]:
+    paths = [folder / name / "model.safetensors" for name in names]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    return paths
+
+
+def test_a_folder_of_folds_means_all_of_them(tmp_path: Path) -> None:
+    numbers = (2, 10, 1)
+    second, tenth, first = put_models(tmp_path / "runs" / "folds", *(f"fold-{n}" for n in numbers))
+    (alone,) = put_models(tmp_path / "runs", "alone")
+    (tmp_path / "runs" / "folds" / "fold-notes").mkdir()
+    folds = [first, second, tenth]  # in the order of their numbers
+    assert resolve_models([tmp_path / "runs" / "folds"]) == folds
+    assert resolve_models([alone.parent, str(tmp_path / "runs" / "folds")]) == [alone, *folds]
+    os.utime(alone, (1000, 1000))
+    assert newest_models(tmp_path / "runs") == folds
+    assert set(find_models(tmp_path / "runs")) == {alone, *folds}
+    for path in folds:
+        os.utime(path, (900, 900))
+    assert newest_models(tmp_path / "runs") == [alone]
+    # a run that is only called like a fold is itself
+    (odd,) = put_models(tmp_path / "runs", "fold-7")
+    assert newest_models(tmp_path / "runs") == [odd]
+    with pytest.raises(UserError, match=r"fold-2.*model\.safetensors: named twice"):
+        resolve_models([tmp_path / "runs" / "folds", second])
+    second.unlink()
+    with pytest.raises(UserError, match=r"fold-2: no model\.safetensors"):
+        resolve_models([tmp_path / "runs" / "folds"])
 
 
 def test_nothing_half_written_on_a_full_disk(tmp_path: Path, header: ModelHeader) -> None:

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.inference.modelfile import HEADER_KEY, ModelHeader, open_model
+from landmarks_fastai.inference.modelfile import HEADER_KEY, ModelHeader, open_model, save_model
 from landmarks_fastai.inference.onnx_export import export_onnx
 from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.network import build_network
+from landmarks_fastai.schema import KAGGLE15
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,28 @@ def test_the_file_takes_bytes_and_gives_pixels(
     with torch.inference_mode():
         scaled = network((image / 255 - mean) / std)
     np.testing.assert_allclose(points, (scaled + 1) / 2 * 64 - 0.5, atol=0.01)
+
+
+def test_the_scale_factor_counts_once_whichever_file_is_opened(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    head = {"name": "soft-argmax", "width": 8, "scales": True}
+    network = build_network("resnet18", head, len(KAGGLE15), 1).eval()
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
+    scales: dict[float, np.ndarray] = {}
+    for factor in (1.0, 1.6):
+        header = ModelHeader(
+            arch="resnet18", head=head, channels=1, input_size=32, mean=[0.5], std=[0.25], schema=KAGGLE15,
+            scale_factor=factor,
+        )  # fmt: skip
+        save_model(tmp_path / "model.safetensors", network.state_dict(), header)
+        export_onnx(network, header, tmp_path / "model.onnx")
+        ours, other = (
+            Predictor.open(tmp_path / name, "cpu").predict_crops(images)
+            for name in ("model.safetensors", "model.onnx")
+        )
+        np.testing.assert_allclose(ours.confidence, other.confidence, atol=1e-4)
+        scales[factor] = ours.scales
+    np.testing.assert_allclose(scales[1.6], 1.6 * scales[1.0], rtol=1e-5)
 
 
 class Fickle(nn.Module):

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from landmarks_fastai.calibration import NEAR
 from landmarks_fastai.framing import Square
 from landmarks_fastai.inference.faces import Boxes
 from landmarks_fastai.inference.modelfile import ModelHeader
@@ -79,17 +80,15 @@ class Seer(Predictor):
     def predict_squares(
         self, image: NDArray[np.uint8], squares: Sequence[Square], flip: bool = False, refine: int = 0
     ) -> Landmarks:
-        points, confidence = (
-            np.empty((len(squares), 3, 2), np.float32),
-            np.empty((len(squares), 3), np.float32),
-        )
+        points, scales = np.empty((len(squares), 3, 2), np.float32), np.empty((len(squares), 3), np.float32)
         for row, square in enumerate(squares):
             nearest = min(self.scene.places.values(), key=lambda face: apart(face, square), default=None)
             seen = nearest is not None and apart(nearest, square) < 0.5
             shown = nearest if nearest is not None and seen else square
             points[row] = MEAN * shown.side + (shown.left - 0.5, shown.top - 0.5)
-            confidence[row] = self.scene.confidence if seen else self.scene.nothing
-        return Landmarks(points, confidence, tuple(squares))
+            confidence = self.scene.confidence if seen else self.scene.nothing
+            scales[row] = -NEAR * square.side / np.log1p(-np.sqrt(confidence))  # what `chance_near` undoes
+        return Landmarks(points, scales, tuple(squares))
 
 
 def watch(

@@ -15,7 +15,9 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
+from landmarks_fastai.calibration import scale_factor
 from landmarks_fastai.config import Recipe, check_recipe, load_recipe
+from landmarks_fastai.data.source import load_faces
 from landmarks_fastai.data.split import split
 from landmarks_fastai.data.synthetic import draw_faces
 from landmarks_fastai.errors import RunError, UserError
@@ -99,11 +101,37 @@ def test_the_folder_tells_all(whole: Path) -> None:
 
 def test_all_three_model_files_find_the_same_points(whole: Path, faces) -> None:
     found = [
-        Predictor.open(whole / name, "cpu", trust_pickle=True).predict_crops(faces.images).points
+        Predictor.open(whole / name, "cpu", trust_pickle=True).predict_crops(faces.images)
         for name in ("model.safetensors", "model.onnx", "model.pkl")
     ]
-    assert np.abs(found[0] - found[1]).max() < 0.01
-    assert np.array_equal(found[0], found[2])
+    assert np.abs(found[0].points - found[1].points).max() < 0.01
+    assert np.abs(found[0].confidence - found[1].confidence).max() < 0.001
+    assert np.array_equal(found[0].points, found[2].points)
+    assert np.array_equal(found[0].confidence, found[2].confidence)
+
+
+def test_the_scales_are_fitted_to_the_validation_faces(whole: Path, own_cache: Path) -> None:
+    table = load_faces("synthetic", own_cache, seed=3, count=60)
+    valid = table.rows(np.array(json.loads((whole / "data.json").read_text())["split"]["valid"]))
+    predictor = Predictor.open(whole, "cpu")
+    factor = predictor.header.scale_factor
+    assert abs(factor - 1) > 0.02  # four epochs leave something to correct
+    found = predictor.predict_crops(valid.images)
+    assert scale_factor(found.points, valid.points, found.scales) == pytest.approx(1, abs=0.02)
+    calibration = json.loads((whole / "metrics.json").read_text())["calibration"]
+    assert calibration["factor"] == pytest.approx(1, abs=1e-5)
+    assert calibration["points"] == 15 * len(valid)
+    assert calibration["claimed"] == pytest.approx(found.confidence.mean(), abs=0.01)
+    assert f"scales count {factor:.2f} times" in (whole / "README.md").read_text()
+
+
+def test_a_model_without_confidence_has_no_calibration(tmp_path: Path, own_cache: Path) -> None:
+    recipe = small_recipe(epochs=1)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"confidence": False})})
+    outcome = train(recipe, tmp_path / "run", own_cache, Listener())
+    assert outcome.report.calibration is None
+    assert Predictor.open(tmp_path / "run", "cpu").header.scale_factor == 1
+    assert "there is no calibration" in (tmp_path / "run" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("patience", [None, 10])
