@@ -53,7 +53,14 @@ def written(folder: Path, text: str) -> str:
 
 
 def test_every_recipe_loads() -> None:
-    assert recipe_names() == ["default", "quick", "release-resnet18", "release-resnet34", "resnet18", "resnet34"]
+    assert recipe_names() == [
+        "default",
+        "quick",
+        "release-resnet18",
+        "release-resnet34",
+        "resnet18",
+        "resnet34",
+    ]
     for name in recipe_names():
         assert isinstance(load_recipe(name), Recipe)
 
