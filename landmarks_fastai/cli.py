@@ -48,6 +48,9 @@ DataOption = Annotated[
     Optional[str],
     typer.Option("--data", help="kaggle, synthetic, or a path: Kaggle's zip or CSV, or your CSV and images."),
 ]
+FixesOption = Annotated[
+    Optional[Path], typer.Option("--fixes", help="A CSV of corrected labels; data --audit begins one.")
+]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of everything that is drawn.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 ModelOption = Annotated[
@@ -122,6 +125,7 @@ def train(
     ] = None,
     seed: SeedOption = None,
     data: DataOption = None,
+    fixes: FixesOption = None,
     out: Annotated[Optional[Path], typer.Option("--out", help="Run folder. Default: runs/RECIPE.")] = None,
     device: Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
     workers: Annotated[Optional[int], typer.Option("--workers", help="Processes that make batches.")] = None,
@@ -166,6 +170,7 @@ def train(
         "training.schedule.max_lr": lr,
         "seed": seed,
         "data.source": data,
+        "data.fixes": None if fixes is None else str(fixes),
         "data.limit": 200 if reduce_data else None,
         "data.folds": folds,
         "training.device": device,

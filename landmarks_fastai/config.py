@@ -84,6 +84,7 @@ class Data(Options):
     frame: Literal["points", "image"] | None = Field(
         None, description="own images: the square around the points, or the centred square (points if unset)"
     )
+    fixes: str | None = Field(None, description="a CSV of corrected labels (`data --audit` begins one)")
     limit: int | None = Field(None, ge=2, description="keep so many rows, drawn at random by the seed")
     complete_only: bool = Field(False, description="drop rows with a missing point")
     multiplier: int = Field(1, ge=1, le=10_000, description="how often each face comes in an epoch")

@@ -25,12 +25,22 @@ def unseen_rows(run: Path, table: FaceTable) -> NDArray[np.int64] | None:
     -------
     NDArray or None
         Row numbers; None where the run used other data, so that every row is new to it.
+
+    Raises
+    ------
+    UserError
+        If the run used these faces with other fixes or a part of them.
     """
     if not (run / "data.json").is_file():
         return None
     data = read_json(run / "data.json")
     if data.get("sha256") != table.digest:
         return None
+    if data.get("fixes") != table.fixes:
+        raise UserError(
+            f"{run}/data.json: the model was trained on these faces with other fixes, so which rows are new"
+            " to it can't be told by number; evaluate with its own data.fixes as they were, or with --rows all"
+        )
     if data.get("rows") != len(table):
         raise UserError(
             f"{run}/data.json: the model was trained on {data['rows']} of these rows, so which are new to it"

@@ -166,8 +166,9 @@ def describe_data(table: FaceTable, parts: Split) -> dict[str, Any]:
 
 
 def describe_table(table: FaceTable) -> dict[str, Any]:
-    """Return what tells a table from another: source, hash, and how many rows the recipe left of it."""
-    return {"source": table.source, "sha256": table.digest, "rows": len(table)}
+    """Return what tells a table from another: source, hashes, and how many rows the recipe left of it."""
+    about = {"source": table.source, "sha256": table.digest, "rows": len(table)}
+    return about if table.fixes is None else {**about, "fixes": table.fixes}
 
 
 def find_lr(
