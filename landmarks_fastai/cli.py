@@ -491,21 +491,38 @@ def data(
     config: ConfigOption = "default",
     seed: SeedOption = None,
     settings: SetOption = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the sheet of samples.")] = Path(
+    fixes: FixesOption = None,
+    audit: Annotated[
+        Optional[Path],
+        typer.Option("--audit", metavar="RUN", help="Rank the labels that folds were trained on by doubt."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and the audit.")] = Path(
         "data-report"
     ),
 ) -> None:
     """Tell what a source of faces holds, and save a sheet of samples, raw and augmented.
+
+    With --audit, rank the labels by how far they lie from what the models of `train --folds` say that did
+    not see them, into audit.csv and audit.png. The CSV becomes a file for --fixes once its column action is
+    filled in: drop, unlabel or move.
 
     For example:
 
       landmarks-fastai data --data synthetic
 
       landmarks-fastai data --data my_points.csv --config default --set augment=origin
+
+      landmarks-fastai data --audit runs/folds
     """
     from landmarks_fastai.config import load_recipe
 
-    given = {key: value for key, value in {"data.source": source, "seed": seed}.items() if value is not None}
+    overrides = {"data.source": source, "data.fixes": None if fixes is None else str(fixes), "seed": seed}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if audit is not None:
+        if given or settings or config != "default":
+            raise UserError("--audit looks at the run's own data and takes no other option but --out")
+        _audit(audit, out)
+        return
     recipe = load_recipe(config, given, settings or [])
     from landmarks_fastai.data.split import split_by
     from landmarks_fastai.data.summary import summarise
@@ -585,6 +602,16 @@ def _find_lr(recipe: Recipe, folder: Path) -> None:
     with _download_bar() as progress:
         suggestion, plot = find_lr(recipe, folder, default_cache(), progress)
     _say(f"suggested: --lr {suggestion:.2g}   plot: {plot}")
+
+
+def _audit(run: Path, out: Path) -> None:
+    from landmarks_fastai.config import load_recipe
+    from landmarks_fastai.tasks.audit import CSV_NAME, SHEET_NAME, SHOWN, audit_run
+
+    doubts = audit_run(run, _load(load_recipe(str(run / "config.yaml"))), out)
+    _say(f"{len(doubts):,} faces, the most doubtful first: {out / CSV_NAME}")
+    _say(f"the first {min(SHOWN, len(doubts))}, label beside prediction: {out / SHEET_NAME}")
+    _say("fill in its column action (drop, unlabel or move), then train with --fixes and that file")
 
 
 def _load(recipe: Recipe) -> Any:

@@ -39,7 +39,7 @@ def unseen_rows(run: Path, table: FaceTable) -> NDArray[np.int64] | None:
     if data.get("fixes") != table.fixes:
         raise UserError(
             f"{run}/data.json: the model was trained on these faces with other fixes, so which rows are new"
-            " to it can't be told by number; evaluate with its own data.fixes as they were, or with --rows all"
+            " to it can't be told by number; bring its fixes back, or evaluate with --rows all"
         )
     if data.get("rows") != len(table):
         raise UserError(

@@ -21,7 +21,7 @@ from landmarks_fastai.files import read_json, write_json, write_text
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.training.callbacks import Reporter
 from landmarks_fastai.training.checkpoint import LAST
-from landmarks_fastai.training.oof import OOF_NAME, OutOfFold, write_oof
+from landmarks_fastai.training.oof import FOLDS_NAME, OOF_NAME, OutOfFold, write_oof
 from landmarks_fastai.training.run import (
     Progress,
     check_free,
@@ -33,8 +33,6 @@ from landmarks_fastai.training.run import (
     resume,
     train,
 )
-
-FOLDS_NAME = "folds.json"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from landmarks_fastai.files import write_csv
 from landmarks_fastai.schema import Schema
 
 OOF_NAME = "oof.csv"
+FOLDS_NAME = "folds.json"
+"""Beside it: the data, and how many folds have ended."""
 
 
 @dataclass(frozen=True)
