@@ -143,6 +143,39 @@ def test_folds_that_can_t_be_audited(folds: tuple[Path, FaceTable], tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+def test_twenty_planted_errors_are_found_by_a_small_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command line to the CSV: four minutes on a core."""
+    monkeypatch.chdir(tmp_path)
+    table = draw_faces(500, seed=0)
+    rng = np.random.default_rng(5)
+    rows = rng.permutation(500)[:20]
+    wrong = table.points[rows].copy()
+    wrong[:10] = np.roll(wrong[:10], 1, axis=0)
+    for i in range(10, 20):
+        angle = rng.uniform(0, 2 * np.pi)
+        towards = np.array([np.cos(angle), np.sin(angle)], np.float32)
+        if i < 15:
+            wrong[i] += rng.uniform(5, 8) * towards
+        else:
+            wrong[i, rng.integers(15)] += rng.uniform(9, 12) * towards
+    lines = ["face,point,action,x,y"]
+    for row, before, after in zip(rows, table.points[rows], wrong, strict=True):
+        for point in np.flatnonzero((before != after).any(axis=1)):
+            x, y = after[point]
+            lines.append(f"{table.names[row]},{table.schema.points[point]},move,{x:.3f},{y:.3f}")
+    (tmp_path / "planted.csv").write_text("\n".join(lines) + "\n")
+    options = "--config quick --data synthetic --fixes planted.csv --folds 2 --epochs 20 --batch-size 16"
+    small = ["--device", "cpu", "--set", "data.count=500", "--set", "model.input_size=48", "--out", "folds"]
+    assert run(["train", *options.split(), *small]) == 0
+    assert run(["data", "--audit", "folds", "--out", "audit"]) == 0
+    first = {row["face"] for row in rows_of(tmp_path / "audit" / "audit.csv")[:25]}
+    planted_names = {table.names[row] for row in rows}
+    assert len(first & planted_names) / 25 >= 0.8
+
+
 @pytest.mark.parametrize(
     "other", ["--data synthetic", "--seed 3", "--set seed=3", "-c quick", "--fixes x.csv"]
 )
