@@ -606,8 +606,9 @@ def _find_lr(recipe: Recipe, folder: Path) -> None:
 
 def _audit(run: Path, out: Path) -> None:
     from landmarks_fastai.config import load_recipe
-    from landmarks_fastai.tasks.audit import CSV_NAME, SHEET_NAME, SHOWN, audit_run
+    from landmarks_fastai.tasks.audit import CSV_NAME, SHEET_NAME, SHOWN, audit_run, check_folds
 
+    check_folds(run)
     doubts = audit_run(run, _load(load_recipe(str(run / "config.yaml"))), out)
     _say(f"{len(doubts):,} faces, the most doubtful first: {out / CSV_NAME}")
     _say(f"the first {min(SHOWN, len(doubts))}, label beside prediction: {out / SHEET_NAME}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ SHOWN = 25
 LEAST_USUAL = 1e-3  # of what is usual: no distance is divided by nothing
 ALIGNED = 0.8  # share of the mean distance that the mean direction explains where a whole face is shifted
 POINT, SHIFT, FACE = "point", "shift", "face"
+BRIEFLY = {POINT: "one point", SHIFT: "shifted", FACE: "most points"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def audit_run(run: Path, table: FaceTable, out: Path) -> list[Doubt]:
     UserError
         If the folds have not ended or saw other data, or `out` holds an audit already.
     """
-    _check(run, table)
+    state = check_folds(run)
+    if (state.get("sha256"), state.get("fixes")) != (table.digest, table.fixes):
+        raise UserError(f"{run}: {table.source} is not the data that the folds were trained on; train anew")
     if (out / CSV_NAME).exists():
         raise UserError(f"{out / CSV_NAME} is there already, with your actions perhaps; choose another --out")
     found = read_oof(run / OOF_NAME, table)
@@ -88,6 +92,25 @@ def audit_run(run: Path, table: FaceTable, out: Path) -> list[Doubt]:
     write_csv(out / CSV_NAME, [COLUMNS, *(_cells(doubt, table, found) for doubt in doubts)])
     save_png(out / SHEET_NAME, _sheet(doubts[:SHOWN], table, found))
     return doubts
+
+
+def check_folds(run: Path) -> dict[str, Any]:
+    """Return what folds.json says of folds that have all ended.
+
+    Raises
+    ------
+    UserError
+        If there are none, or they have not.
+    """
+    if not (run / FOLDS_NAME).is_file():
+        raise UserError(f"{run}: holds no folds; train them: landmarks-fastai train --folds 5 --out {run}")
+    state = read_json(run / FOLDS_NAME)
+    if not (run / OOF_NAME).is_file():
+        raise UserError(
+            f"{run}: {state.get('done')} of {state.get('folds')} folds have ended; go on with:"
+            f" landmarks-fastai train --resume {run}"
+        )
+    return state
 
 
 def find_doubts(table: FaceTable, found: OutOfFold) -> list[Doubt]:
@@ -149,19 +172,6 @@ def _deviations(trace: Floats) -> Floats:
 # --- what is written -----------------------------------------------------------------------------
 
 
-def _check(run: Path, table: FaceTable) -> None:
-    if not (run / FOLDS_NAME).is_file():
-        raise UserError(f"{run}: holds no folds; train them: landmarks-fastai train --folds 5 --out {run}")
-    state = read_json(run / FOLDS_NAME)
-    if not (run / OOF_NAME).is_file():
-        raise UserError(
-            f"{run}: {state.get('done')} of {state.get('folds')} folds have ended; go on with:"
-            f" landmarks-fastai train --resume {run}"
-        )
-    if (state.get("sha256"), state.get("fixes")) != (table.digest, table.fixes):
-        raise UserError(f"{run}: {table.source} is not the data that the folds were trained on; train anew")
-
-
 def _cells(doubt: Doubt, table: FaceTable, found: OutOfFold) -> Sequence[object]:
     """Return a row of `COLUMNS`; where one point is wrong, x and y are where the model puts it."""
     worst = table.schema.points[doubt.worst]
@@ -186,7 +196,7 @@ def _sheet(doubts: Sequence[Doubt], table: FaceTable, found: OutOfFold) -> NDArr
     rows = np.array([doubt.row for doubt in doubts], np.int64)
     shown = table.rows(rows)
     titles = [
-        f"{place}. {name}: {_reason(doubt, table.schema.points[doubt.worst])}"
+        f"{place}. {name}: {BRIEFLY[doubt.kind]}"
         for place, (name, doubt) in enumerate(zip(shown.names, doubts, strict=True), start=1)
     ]
     points = found.points[rows]

@@ -176,6 +176,11 @@ def test_twenty_planted_errors_are_found_by_a_small_model(
     assert len(first & planted_names) / 25 >= 0.8
 
 
+def test_a_run_without_folds_is_told_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "--audit", "nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("error: nowhere: holds no folds; train them: ")
+
+
 @pytest.mark.parametrize(
     "other", ["--data synthetic", "--seed 3", "--set seed=3", "-c quick", "--fixes x.csv"]
 )
