@@ -71,6 +71,18 @@ def test_a_hard_face_is_no_mistake_where_the_model_says_so() -> None:
     assert sum(doubt.row >= HARD.start for doubt in find_doubts(FACES, blind)[:20]) > 15
 
 
+def test_a_point_that_is_always_hard_hides_no_other() -> None:
+    """And that without a word of the model's about it."""
+    rng = np.random.default_rng(3)
+    noise = rng.laplace(size=FACES.points.shape)
+    noise[:, 14] *= 8
+    noise[40, 0] = 10, -8
+    blind = np.full(FACES.points.shape[:2], np.nan, np.float32)
+    found = OutOfFold(np.ones(120, np.int64), (FACES.points + noise).astype(np.float32), blind)
+    first = find_doubts(FACES, found)[0]
+    assert (first.row, first.kind, first.worst) == (40, POINT, 0)
+
+
 def test_unlabelled_points_and_faces_have_no_say() -> None:
     table = planted(FACES)
     points = table.points.copy()
@@ -147,7 +159,7 @@ def test_folds_that_can_t_be_audited(folds: tuple[Path, FaceTable], tmp_path: Pa
 def test_twenty_planted_errors_are_found_by_a_small_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the command line to the CSV: four minutes on a core."""
+    """From the command line to the CSV."""
     monkeypatch.chdir(tmp_path)
     table = draw_faces(500, seed=0)
     rng = np.random.default_rng(5)
