@@ -78,9 +78,9 @@ def main() -> None:
         "# Two ways of labelling",
         "",
         f"`python benchmarks/schemes.py`: {TRAIN} drawn faces to train on, two thirds of which have four"
-        f" labels, {JUDGED} others, complete, to judge by; the default recipe at 48 px, 25 epochs; {machine()}. RMSE"
-        f" in px of the {drawn.size} px images, mean ± standard deviation over {len(SEEDS)} seeds (of faces and"
-        " training).",
+        f" labels; {JUDGED} others, complete, to judge by. The default recipe at 48 px, 25 epochs;"
+        f" {machine()}. RMSE in px of the {drawn.size} px images, mean ± standard deviation over"
+        f" {len(SEEDS)} seeds (of faces and training).",
         "",
         "| labels of the incomplete rows | the four points | all points |",
         "| --- | --- | --- |",

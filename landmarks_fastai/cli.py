@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from landmarks_fastai.inference.predictor import Predictor
     from landmarks_fastai.inference.tracking import Tracker
     from landmarks_fastai.schema import Schema
+    from landmarks_fastai.training.folds import FoldsOutcome
     from landmarks_fastai.training.run import Outcome
 
 # typer's own copy of click has no public name; BadParameter's ancestors have been the same for ten years
@@ -46,6 +47,9 @@ SetOption = Annotated[
 DataOption = Annotated[
     Optional[str],
     typer.Option("--data", help="kaggle, synthetic, or a path: Kaggle's zip or CSV, or your CSV and images."),
+]
+FixesOption = Annotated[
+    Optional[Path], typer.Option("--fixes", help="A CSV of corrected labels; data --audit begins one.")
 ]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of everything that is drawn.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
@@ -130,12 +134,16 @@ def train(
     ] = None,
     seed: SeedOption = None,
     data: DataOption = None,
+    fixes: FixesOption = None,
     out: Annotated[Optional[Path], typer.Option("--out", help="Run folder. Default: runs/RECIPE.")] = None,
     device: Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
     workers: Annotated[Optional[int], typer.Option("--workers", help="Processes that make batches.")] = None,
     reduce_data: Annotated[
         bool, typer.Option("--reduce-data", help="Keep 200 faces, for a quick try.")
     ] = False,
+    folds: Annotated[
+        Optional[int], typer.Option("--folds", help="Train so many models, each face held out by one.")
+    ] = None,
     settings: SetOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run that stands in --out.")
@@ -160,6 +168,8 @@ def train(
 
       landmarks-fastai train --data my_points.csv --set augment.rotate=45
 
+      landmarks-fastai train --folds 5 --out runs/folds
+
       landmarks-fastai train --resume runs/default
     """
     overrides = {
@@ -169,7 +179,9 @@ def train(
         "training.schedule.max_lr": lr,
         "seed": seed,
         "data.source": data,
+        "data.fixes": None if fixes is None else str(fixes),
         "data.limit": 200 if reduce_data else None,
+        "data.folds": folds,
         "training.device": device,
         "training.workers": workers,
     }
@@ -180,7 +192,7 @@ def train(
 
     if resume is not None:
         _say("loading …")
-        outcome = _resume(resume)
+        _resume(resume)
     else:
         recipe = load_recipe(config, given, settings or [])
         _say("loading …")
@@ -190,9 +202,7 @@ def train(
         if find_lr:
             _find_lr(recipe, out or next_folder(RUNS, f"{name}-lr"))
             return
-        folder = out or next_folder(RUNS, name)
-        outcome = _train(recipe, folder, overwrite)
-    _print_outcome(outcome)
+        _train(recipe, out or next_folder(RUNS, name), overwrite)
 
 
 @app.command()
@@ -502,29 +512,46 @@ def data(
     config: ConfigOption = "default",
     seed: SeedOption = None,
     settings: SetOption = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the sheet of samples.")] = Path(
+    fixes: FixesOption = None,
+    audit: Annotated[
+        Optional[Path],
+        typer.Option("--audit", metavar="RUN", help="Rank the labels that folds were trained on by doubt."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and the audit.")] = Path(
         "data-report"
     ),
 ) -> None:
     """Tell what a source of faces holds, and save a sheet of samples, raw and augmented.
+
+    With --audit, rank the labels by how far they lie from what the models of `train --folds` say that did
+    not see them, into audit.csv and audit.png. The CSV becomes a file for --fixes once its column action is
+    filled in: drop, unlabel or move.
 
     For example:
 
       landmarks-fastai data --data synthetic
 
       landmarks-fastai data --data my_points.csv --config default --set augment=origin
+
+      landmarks-fastai data --audit runs/folds
     """
     from landmarks_fastai.config import load_recipe
 
-    given = {key: value for key, value in {"data.source": source, "seed": seed}.items() if value is not None}
+    overrides = {"data.source": source, "data.fixes": None if fixes is None else str(fixes), "seed": seed}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if audit is not None:
+        if given or settings or config != "default":
+            raise UserError("--audit looks at the run's own data and takes no other option but --out")
+        _audit(audit, out)
+        return
     recipe = load_recipe(config, given, settings or [])
-    from landmarks_fastai.data.split import split
+    from landmarks_fastai.data.split import split_by
     from landmarks_fastai.data.summary import summarise
     from landmarks_fastai.tasks.look import sample_sheet
 
     table = _load(recipe)
     _print_summary(summarise(table), table.source)
-    parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
+    parts = split_by(table, recipe.data, recipe.seed)
     groups = len(set(parts.groups.tolist()))
     _say(f"near-duplicates: {len(table):,} rows in {groups:,} groups that a split keeps together")
     _say(f"samples: {sample_sheet(table, recipe, out)}")
@@ -562,22 +589,31 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _train(recipe: Recipe, folder: Path, overwrite: bool) -> Outcome:
+def _train(recipe: Recipe, folder: Path, overwrite: bool) -> None:
     from landmarks_fastai.data.source import default_cache
     from landmarks_fastai.terminal import TrainingBar
+    from landmarks_fastai.training.folds import train_folds
     from landmarks_fastai.training.run import train as start
 
     with _download_bar() as progress, TrainingBar() as bar:
-        return start(recipe, folder, default_cache(), bar, overwrite=overwrite, progress=progress)
+        to = (recipe, folder, default_cache(), bar)
+        if recipe.data.folds is None or recipe.data.fold is not None:
+            outcome: Outcome | FoldsOutcome = start(*to, overwrite=overwrite, progress=progress)
+        else:
+            outcome = train_folds(*to, overwrite=overwrite, progress=progress)
+    _print_outcome(outcome)
 
 
-def _resume(folder: Path) -> Outcome:
+def _resume(folder: Path) -> None:
     from landmarks_fastai.data.source import default_cache
     from landmarks_fastai.terminal import TrainingBar
+    from landmarks_fastai.training.folds import is_folds, resume_folds
     from landmarks_fastai.training.run import resume as go_on
 
     with _download_bar() as progress, TrainingBar() as bar:
-        return go_on(folder, default_cache(), bar, progress=progress)
+        again = resume_folds if is_folds(folder) else go_on
+        outcome = again(folder, default_cache(), bar, progress=progress)
+    _print_outcome(outcome)
 
 
 def _find_lr(recipe: Recipe, folder: Path) -> None:
@@ -587,6 +623,17 @@ def _find_lr(recipe: Recipe, folder: Path) -> None:
     with _download_bar() as progress:
         suggestion, plot = find_lr(recipe, folder, default_cache(), progress)
     _say(f"suggested: --lr {suggestion:.2g}   plot: {plot}")
+
+
+def _audit(run: Path, out: Path) -> None:
+    from landmarks_fastai.config import load_recipe
+    from landmarks_fastai.tasks.audit import CSV_NAME, SHEET_NAME, SHOWN, audit_run, check_folds
+
+    check_folds(run)
+    doubts = audit_run(run, _load(load_recipe(str(run / "config.yaml"))), out)
+    _say(f"{len(doubts):,} faces, the most doubtful first: {out / CSV_NAME}")
+    _say(f"the first {min(SHOWN, len(doubts))}, label beside prediction: {out / SHEET_NAME}")
+    _say("fill in its column action (drop, unlabel or move), then train with --fixes and that file")
 
 
 def _load(recipe: Recipe) -> Any:
@@ -654,13 +701,34 @@ def _download_bar() -> Any:
     return download_bar()
 
 
-def _print_outcome(outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome | FoldsOutcome) -> None:
+    from landmarks_fastai.training.run import Outcome
+
+    if isinstance(outcome, Outcome):
+        _print_run(outcome)
+    else:
+        _print_folds(outcome)
+
+
+def _print_run(outcome: Outcome) -> None:
     _print_report(outcome.report)
     folder = outcome.folder
     if outcome.interrupted:
         _say(f"stopped by you after {outcome.epochs} whole epochs; the model so far is usable.")
         _say(f"go on with: landmarks-fastai train --resume {folder}")
     _say(f"model: {folder / 'model.safetensors'}   all about the run: {folder}")
+
+
+def _print_folds(outcome: FoldsOutcome) -> None:
+    folder, folds = outcome.folder, outcome.folds
+    if outcome.report is None:
+        _say(f"stopped by you after {outcome.epochs} whole epochs of fold {outcome.done + 1} of {folds}.")
+        _say(f"go on with: landmarks-fastai train --resume {folder}")
+        return
+    _say(f"all faces, each by the one of {folds} models that did not see its people:")
+    _print_report(outcome.report)
+    _say(f"models: {folder}/fold-1 … fold-{folds}   points out of fold: {folder / 'oof.csv'}")
+    _say(f"labels that look wrong: landmarks-fastai data --audit {folder}")
 
 
 def _print_report(report: Report) -> None:

@@ -97,6 +97,7 @@ class Data(Options):
     frame: Literal["points", "image"] | None = Field(
         None, description="own images: the square around the points, or the centred square (points if unset)"
     )
+    fixes: str | None = Field(None, description="a CSV of corrected labels (`data --audit` begins one)")
     limit: int | None = Field(None, ge=2, description="keep so many rows, drawn at random by the seed")
     complete_only: bool = Field(False, description="drop rows with a missing point")
     multiplier: int = Field(1, ge=1, le=10_000, description="how often each face comes in an epoch")
@@ -104,6 +105,16 @@ class Data(Options):
         "grouped", description="grouped keeps near-duplicates together"
     )
     valid_fraction: float = Field(0.2, gt=0, lt=1, description="share of the rows kept for validation")
+    folds: int | None = Field(None, ge=2, description="so many runs, each row validated by one of them")
+    fold: int | None = Field(None, ge=1, description="the one of these runs that is meant, from 1")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Data:
+        if self.fold is not None and (self.folds is None or self.fold > self.folds):
+            raise ValueError(f"fold {self.fold} is none of folds {self.folds or '(unset)'}; mend one of them")
+        if self.folds is not None and self.valid_fraction != Data.model_fields["valid_fraction"].default:
+            raise ValueError("valid_fraction does nothing with folds; remove one of them")
+        return self
 
 
 # --- augmentation --------------------------------------------------------------------------------

@@ -64,6 +64,8 @@ class TrainingBar:
             self.bar.start()
             self.task = self.bar.add_task("", total=total, completed=done - 1)
         if self.task is not None:
+            if done == 1:  # the next fold's run
+                self.bar.reset(self.task, total=total)
             numbers = f"loss {loss:.4f}  lr {lr:.2e}"
             self.bar.update(self.task, completed=done, description=numbers)
 

@@ -37,6 +37,7 @@ from landmarks_fastai.inference.ensemble import open_models
 from landmarks_fastai.inference.modelfile import open_model, save_model
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.training.folds import FoldsOutcome
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("train", "evaluate", "predict", "submit", "data", "recipes")
@@ -108,15 +109,16 @@ def test_every_option_reaches_the_recipe(
     asked: list[tuple[Recipe, Path, bool]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = "--arch resnet34 --epochs 3 --batch-size 8 --lr 0.02 --seed 4 --data synthetic --out there"
+    options = "--arch resnet34 --epochs 3 --batch-size 8 --lr 0.02 --seed 4 --data synthetic --fixes f.csv"
     more = "--device cpu --workers 2 --reduce-data --overwrite --set augment=origin --set training.ema=0"
-    assert run(["train", *options.split(), *more.split()]) == 2
+    assert run(["train", *options.split(), "--out", "there", *more.split()]) == 2
     ((recipe, folder, overwrite),) = asked
     assert folder == Path("there")
     assert overwrite
     assert recipe.model.arch == "resnet34"
     assert recipe.seed == 4
     assert (recipe.data.source, recipe.data.limit) == ("synthetic", 200)
+    assert (recipe.data.fixes, recipe.data.folds) == ("f.csv", None)
     training = recipe.training
     assert (training.epochs, training.batch_size, training.device, training.workers) == (3, 8, "cpu", 2)
     assert training.schedule.max_lr == 0.02
@@ -160,11 +162,58 @@ def test_find_lr_tells_of_its_plot(
 
 @pytest.mark.parametrize(
     "other",
-    ["--epochs 3", "--config quick", "--set seed=3", "--out x", "--overwrite", "--find-lr", "--reduce-data"],
+    [
+        "--epochs 3",
+        "--folds 2",
+        "--fixes f.csv",
+        "--config quick",
+        "--set seed=3",
+        "--out x",
+        "--overwrite",
+        "--find-lr",
+        "--reduce-data",
+    ],
 )
 def test_resume_takes_no_other_option(other: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--resume", "runs/quick", *other.split()]) == 2
     assert "--resume" in capsys.readouterr().err
+
+
+def test_folds_are_trained_and_gone_on_with_as_folds(
+    asked: list[tuple[Recipe, Path, bool]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begun: list[tuple[Path, int | None]] = []
+
+    def train_folds(recipe: Recipe, folder: Path, *_: object, overwrite: bool, **__: object) -> FoldsOutcome:
+        assert overwrite
+        begun.append((folder, recipe.data.folds))
+        return FoldsOutcome(folder, 3, done=1, epochs=4, report=None)
+
+    def resume_folds(folder: Path, *_: object, **__: object) -> FoldsOutcome:
+        begun.append((folder, None))
+        return FoldsOutcome(folder, 3, done=2, epochs=0, report=None)
+
+    monkeypatch.setattr("landmarks_fastai.training.folds.train_folds", train_folds)
+    monkeypatch.setattr("landmarks_fastai.training.folds.resume_folds", resume_folds)
+    assert run(["train", "--folds", "3", "--out", "there", "--overwrite"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "stopped by you after 4 whole epochs of fold 2 of 3.",
+        "go on with: landmarks-fastai train --resume there",
+    ]
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "folds.json").touch()
+    assert run(["train", "--resume", "there"]) == 0
+    assert "of fold 3 of 3" in capsys.readouterr().out
+    assert begun == [(Path("there"), 3), (Path("there"), None)]
+    # one of the folds alone is an ordinary run
+    assert run(["train", "--folds", "3", "--set", "data.fold=2"]) == 2
+    assert asked[0][0].data.fold == 2
+    assert run(["train", "--folds", "1"]) == 2
+    assert "data.folds: Input should be greater than or equal to 2" in capsys.readouterr().err
 
 
 def test_resume_of_a_whole_run_ends_at_the_same_weights(here: Path) -> None:
@@ -602,7 +651,7 @@ def test_data_tells_and_saves_a_sheet(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_recipes_are_listed_and_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["recipes"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == ["default", "quick", "resnet18", "resnet34"]
+    assert names == ["default", "quick", "release-resnet18", "release-resnet34", "resnet18", "resnet34"]
     assert run(["recipes", "resnet34"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["training"]["schedule"]["step_up"] == 2400

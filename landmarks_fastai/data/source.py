@@ -19,6 +19,7 @@ from landmarks_fastai.data import kaggle
 from landmarks_fastai.data.cache import remember, sha256
 from landmarks_fastai.data.csvfile import CsvFile
 from landmarks_fastai.data.download import fetch
+from landmarks_fastai.data.fixes import apply_fixes
 from landmarks_fastai.data.folder import CSV, read_folder
 from landmarks_fastai.data.synthetic import draw_faces
 from landmarks_fastai.data.table import FaceTable
@@ -46,16 +47,18 @@ def default_cache() -> Path:
 
 
 def load_table(data: Data, cache: Path, seed: int, progress: Progress | None = None) -> FaceTable:
-    """Load the faces that a recipe names, without the rows that it leaves out.
+    """Load the faces that a recipe names, with its fixes, without the rows that it leaves out.
 
     Raises
     ------
     UserError
-        As `load_faces`; also where no row has all points and `complete_only` is set.
+        As `load_faces` and `apply_fixes`; also where no row has all points and `complete_only` is set.
     """
     table = load_faces(
         data.source, cache, size=data.size, frame=data.frame, seed=seed, count=data.count, progress=progress
     )
+    if data.fixes is not None:
+        table = apply_fixes(table, Path(data.fixes).expanduser())
     if data.complete_only:
         table = table.rows(table.complete)
         if not len(table):

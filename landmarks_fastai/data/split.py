@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from landmarks_fastai.config import Data
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import UserError, nearest
 
@@ -93,8 +94,7 @@ def split(table: FaceTable, kind: str, valid_fraction: float, seed: int) -> Spli
         If there are fewer than two rows, an argument is out of range, or all rows are in one group.
     """
     n = len(table)
-    if kind not in ("grouped", "random"):
-        raise UserError(f"data.split: no such kind {kind!r}; {nearest(kind, ('grouped', 'random'))}")
+    _check_kind(kind)
     if not 0 < valid_fraction < 1:
         raise UserError(f"data.valid_fraction: {valid_fraction} must lie between 0 and 1, for example 0.2")
     if n < 2:
@@ -123,6 +123,68 @@ def split(table: FaceTable, kind: str, valid_fraction: float, seed: int) -> Spli
         picked[np.argmin(sizes)] = True
     chosen = picked[groups]
     return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), groups, "grouped", seed)
+
+
+def split_folds(table: FaceTable, kind: str, folds: int, seed: int) -> list[Split]:
+    """Choose the validation rows of several runs so that each row validates exactly one of them.
+
+    Parameters
+    ----------
+    table, kind, seed
+        As for `split`: "grouped" keeps the rows of a group in one fold.
+    folds
+        How many, 2 or more. Their sizes differ by no more than the largest group.
+
+    Returns
+    -------
+    list[Split]
+        One a fold.
+
+    Raises
+    ------
+    UserError
+        If there are fewer groups (or rows) than folds.
+    """
+    _check_kind(kind)
+    groups = find_groups(table) if kind == "grouped" else np.arange(len(table))
+    sizes = np.bincount(groups)
+    if len(sizes) < folds:
+        what = "groups of near-duplicates" if kind == "grouped" else "rows"
+        raise UserError(
+            f"data.folds: {table.source} has {len(sizes)} {what}, too few for {folds} folds;"
+            " ask for fewer, or give more data"
+        )
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]  # the largest first, equal ones in random order
+    taken = np.zeros(folds, np.int64)
+    place = np.empty(len(sizes), np.int64)
+    for group in order:
+        place[group] = fold = np.argmin(taken)
+        taken[fold] += sizes[group]
+    chosen = place[groups]
+    named: Kind = "grouped" if kind == "grouped" else "random"
+    return [
+        Split(np.flatnonzero(chosen != fold), np.flatnonzero(chosen == fold), groups, named, seed)
+        for fold in range(folds)
+    ]
+
+
+def split_by(table: FaceTable, data: Data, seed: int) -> Split:
+    """Split as a recipe says; with folds and none of them named, the first.
+
+    Raises
+    ------
+    UserError
+        As `split` and `split_folds`.
+    """
+    if data.folds is None:
+        return split(table, data.split, data.valid_fraction, seed)
+    return split_folds(table, data.split, data.folds, seed)[(data.fold or 1) - 1]
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in ("grouped", "random"):
+        raise UserError(f"data.split: no such kind {kind!r}; {nearest(kind, ('grouped', 'random'))}")
 
 
 def find_groups(table: FaceTable) -> NDArray[np.int64]:

@@ -37,6 +37,8 @@ class FaceTable:
     groups
         (N,) int64: rows with the same number must not be split (one person, one scene). None where
         the source does not say; `split.py` then looks for near-duplicates itself.
+    fixes
+        SHA-256 of the corrections that were laid over the labels, as hex; None where there were none.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class FaceTable:
     source: str
     digest: str
     groups: NDArray[np.int64] | None = None
+    fixes: str | None = None
 
     def __post_init__(self) -> None:
         """Check that the arrays agree."""

@@ -45,7 +45,8 @@ def unseen_rows(runs: Sequence[Path], table: FaceTable) -> NDArray[np.int64] | N
     Raises
     ------
     UserError
-        If there is no such row, or which they are can't be told.
+        If there is no such row, a run used these faces with other fixes or a part of them, or which they are
+        can't be told.
     """
     here = [run for run in runs if _trained_on(run, table)]
     if not here:
@@ -74,6 +75,11 @@ def _trained_on(run: Path, table: FaceTable) -> bool:
     data = read_json(run / "data.json")
     if data.get("sha256") != table.digest:
         return False
+    if data.get("fixes") != table.fixes:
+        raise UserError(
+            f"{run}/data.json: the model was trained on these faces with other fixes, so which rows are new"
+            " to it can't be told by number; bring its fixes back, or evaluate with --rows all"
+        )
     if data.get("rows") != len(table):
         raise UserError(
             f"{run}/data.json: the model was trained on {data['rows']} of these rows, so which are new to it"

@@ -26,7 +26,7 @@ from torch import Tensor
 from landmarks_fastai.calibration import scale_factor
 from landmarks_fastai.config import Recipe, dump_recipe, load_recipe
 from landmarks_fastai.data.source import load_table
-from landmarks_fastai.data.split import Split, split
+from landmarks_fastai.data.split import Split, split_by
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.drawing import history_figure, judged_sheet, lr_find_figure, save_png
 from landmarks_fastai.errors import LandmarksError, UserError
@@ -124,16 +124,15 @@ def train(
     RunError
         If the folder can't be written.
     """
-    if is_taken(folder) and not overwrite:
-        raise UserError(
-            f"{folder} holds something already; choose another --out, or use --overwrite or --resume"
-        )
-    _check_machine(recipe)
-    with _locked(folder):
+    if recipe.data.folds is not None and recipe.data.fold is None:
+        raise UserError("data.folds asks for several runs; set data.fold to one of them, or use train_folds")
+    check_free(folder, overwrite)
+    check_machine(recipe)
+    with locked(folder):
         table, parts, learn = _prepare(recipe, folder, cache, progress)
         watchers = logging_callbacks(recipe, folder)
         if is_taken(folder):
-            _clear(folder)
+            clear(folder)
         write_text(folder / "config.yaml", dump_recipe(recipe))
         write_json(folder / "data.json", describe_data(table, parts))
         _tell(reporter, learn, parts)
@@ -150,7 +149,7 @@ def resume(folder: Path, cache: Path, reporter: Reporter, *, progress: Progress 
     """
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: there is no run to go on with (no config.yaml)")
-    with _locked(folder):
+    with locked(folder):
         recipe = load_recipe(str(folder / "config.yaml"))
         state = read_tensors(folder / "checkpoints" / LAST)
         table, parts, learn = _prepare(recipe, folder, cache, progress)
@@ -165,7 +164,13 @@ def resume(folder: Path, cache: Path, reporter: Reporter, *, progress: Progress 
 
 def describe_data(table: FaceTable, parts: Split) -> dict[str, Any]:
     """Return what data.json holds: where the faces came from, their hash, and the whole split."""
-    return {"source": table.source, "sha256": table.digest, "rows": len(table), "split": parts.to_dict()}
+    return {**describe_table(table), "split": parts.to_dict()}
+
+
+def describe_table(table: FaceTable) -> dict[str, Any]:
+    """Return what tells a table from another: source, hashes, and how many rows the recipe left of it."""
+    about = {"source": table.source, "sha256": table.digest, "rows": len(table)}
+    return about if table.fixes is None else {**about, "fixes": table.fixes}
 
 
 def find_lr(
@@ -178,7 +183,7 @@ def find_lr(
     tuple[float, Path]
         The rate it suggests (its "valley"), and where the plot was saved.
     """
-    _check_machine(recipe)
+    check_machine(recipe)
     *_, learn = _prepare(recipe, folder, cache, progress)
     learn.remove_cbs([ScheduleByStep, AverageWeights, FindLabelShift])
     # fastai writes the weights to put back into `model_dir`
@@ -199,7 +204,7 @@ def _prepare(
     """Seed everything, then load the faces, split them and build the learner, always in this order."""
     set_seed(recipe.seed, reproducible=True)
     table = load_table(recipe.data, cache, recipe.seed, progress)
-    parts = split(table, recipe.data.split, recipe.data.valid_fraction, recipe.seed)
+    parts = split_by(table, recipe.data, recipe.seed)
     return table, parts, build_learner(recipe, table, parts, folder)
 
 
@@ -296,14 +301,22 @@ def _tell(reporter: Reporter, learn: Learner, parts: Split) -> None:
     )
 
 
-def _check_machine(recipe: Recipe) -> None:
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds something which may not go."""
+    if is_taken(folder) and not overwrite:
+        raise UserError(
+            f"{folder} holds something already; choose another --out, or use --overwrite or --resume"
+        )
+
+
+def check_machine(recipe: Recipe) -> None:
     """Refuse what can't be trained here before the faces are fetched, which may take minutes."""
     resnet(recipe.model.arch)
     torch_device(recipe.training.device)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder: two runs in one folder would mix their files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -324,7 +337,8 @@ def _locked(folder: Path) -> Iterator[None]:
             folder.rmdir()  # nothing came of it: leave no empty folder
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
+    """Empty a folder."""
     for entry in folder.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 

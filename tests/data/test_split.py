@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmarks_fastai.data.split import find_groups, split
+from landmarks_fastai.config import Data
+from landmarks_fastai.data.split import find_groups, split, split_by, split_folds
 from landmarks_fastai.data.synthetic import draw_faces
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import UserError
@@ -120,6 +121,60 @@ def test_every_row_is_on_one_side_and_the_share_is_met_within_the_largest_group(
     assert not set(parts.groups[parts.train]) & set(parts.groups[parts.valid])
     wanted = min(max(round(len(groups) * fraction), 1), len(groups) - 1)
     assert abs(len(parts.valid) - wanted) < np.bincount(parts.groups).max()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    groups=st.lists(st.integers(0, 12), min_size=4, max_size=60).filter(lambda found: len(set(found)) > 3),
+    folds=st.integers(2, 4),
+    seed=st.integers(0, 99),
+)
+def test_folds_hold_each_row_out_once_and_no_group_is_torn(groups, folds, seed):
+    table = dataclasses.replace(first(len(groups)), groups=np.array(groups))
+    parts = split_folds(table, "grouped", folds, seed)
+    assert len(parts) == folds
+    for part in parts:
+        assert_sides(part, len(groups))
+        assert not set(part.groups[part.train]) & set(part.groups[part.valid])
+    held_out = np.concatenate([part.valid for part in parts])
+    np.testing.assert_array_equal(np.sort(held_out), np.arange(len(groups)))
+    sizes = [len(part.valid) for part in parts]
+    assert max(sizes) - min(sizes) <= np.bincount(parts[0].groups).max()
+
+
+def test_near_duplicates_stay_in_one_fold_and_random_folds_tear_them():
+    table = again(first(20), np.random.default_rng(0))
+    for part in split_folds(table, "grouped", 4, 0):
+        held = np.isin(np.arange(40), part.valid)
+        np.testing.assert_array_equal(held[:20], held[20:])
+    torn = split_folds(table, "random", 4, 0)[0]
+    assert len(torn.valid) == 10
+    held = np.isin(np.arange(40), torn.valid)
+    assert (held[:20] != held[20:]).any()
+
+
+def test_the_seed_decides_the_folds():
+    one, same, other = (split_folds(first(40), "grouped", 4, seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.valid, same.valid)
+    assert not np.array_equal(one.valid, other.valid)
+
+
+def test_a_recipe_s_split_is_the_fold_it_names():
+    folds = split_folds(first(20), "grouped", 4, 7)
+    for number in (1, 4):
+        named = split_by(first(20), Data(folds=4, fold=number), 7)
+        np.testing.assert_array_equal(named.valid, folds[number - 1].valid)
+    whole = split_by(first(20), Data(valid_fraction=0.25), 7)
+    np.testing.assert_array_equal(whole.valid, split(first(20), "grouped", 0.25, 7).valid)
+
+
+def test_fewer_groups_than_folds_are_told():
+    table = dataclasses.replace(first(9), groups=np.array([7, 7, 7, 3, 3, 3, 5, 5, 5]))
+    assert len(split_folds(table, "grouped", 3, 0)) == 3
+    with pytest.raises(
+        UserError, match=r"^data\.folds: .* has 3 groups of near-duplicates, too few for 4 folds"
+    ):
+        split_folds(table, "grouped", 4, 0)
 
 
 def test_the_seed_decides():

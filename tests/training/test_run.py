@@ -223,6 +223,21 @@ def test_resuming_with_other_data_is_refused(tmp_path: Path, own_cache: Path) ->
         resume(tmp_path / "nothing", own_cache, Listener())
 
 
+def test_fixes_stand_in_the_recipe_and_may_not_change_under_a_run(tmp_path: Path, own_cache: Path) -> None:
+    fixes = tmp_path / "fixes.csv"
+    fixes.write_text("face,action,note\nsynthetic face 7,drop,\n")
+    recipe = small_recipe(epochs=1)
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"fixes": str(fixes)})})
+    train(recipe, tmp_path / "run", own_cache, Listener())
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["rows"] == 59
+    assert load_recipe(str(tmp_path / "run" / "config.yaml")).data.fixes == str(fixes)
+    fixes.write_text("face,action,note\nsynthetic face 7,drop,a mouth that is none\n")
+    assert resume(tmp_path / "run", own_cache, Listener()).epochs == 1
+    fixes.write_text("face,action,note\nsynthetic face 8,drop,\n")
+    with pytest.raises(UserError, match="not the data"):
+        resume(tmp_path / "run", own_cache, Listener())
+
+
 def test_a_full_disk_is_one_line(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
