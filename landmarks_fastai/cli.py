@@ -465,10 +465,13 @@ def web(
 
       landmarks-fastai web --model runs/default --port 8000
     """
-    from landmarks_fastai.inference.modelfile import find_models, resolve_models
+    from landmarks_fastai.inference.modelfile import default_models, find_models, resolve_models
     from landmarks_fastai.web import serve
 
-    models = find_models(RUNS) if model is None else resolve_models([model])
+    if model is not None:
+        models = resolve_models([model])
+    else:
+        models = find_models(RUNS) if RUNS.is_dir() else default_models(RUNS)
     serve(models, detector=detector, port=port, open_browser=not no_browser)
 
 
@@ -504,6 +507,27 @@ def submit(
     with _download_bar() as progress:
         source = fetch_kaggle(default_cache(), progress) if data == "kaggle" else Path(data)
     _say(f"{write_submission(predictor, source, out):,} rows written to {out}")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Run folder or .safetensors file.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .safetensors or .onnx.")],
+    half: Annotated[
+        bool, typer.Option("--half", help="Keep weights at half precision: half the size.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+) -> None:
+    """Write a trained model as one file to hand on, and check that its points are the same.
+
+    For example:
+
+      landmarks-fastai export runs/default --half --out small.safetensors
+    """
+    from landmarks_fastai.tasks.export import export_model
+
+    moved = export_model(model, out, half, overwrite)
+    _say(f"{out}: {out.stat().st_size / 1e6:.1f} MB; points on drawn faces moved by at most {moved:.2g} px")
 
 
 @app.command()
@@ -665,9 +689,9 @@ def _parse_box(text: str) -> tuple[float, float, float, float]:
 
 def _open_predictor(models: list[Path] | None, device: str, trust_pickle: bool) -> Predictor:
     from landmarks_fastai.inference.ensemble import open_models
-    from landmarks_fastai.inference.modelfile import newest_models, resolve_models
+    from landmarks_fastai.inference.modelfile import default_models, resolve_models
 
-    paths = resolve_models(models) if models else newest_models(RUNS)
+    paths = resolve_models(models) if models else default_models(RUNS)
     predictor = open_models(paths, device, trust_pickle)
     for path in paths:
         _say(f"model: {path}")

@@ -289,7 +289,7 @@ def test_a_box_beside_the_picture(here: Path, refused: Refused, model: str) -> N
         ("train --device gpu", ("gpu", "cpu")),
         ("trian", ("trian",)),
         ("evaluate runs/none --rows some", ("--rows some", "auto or all")),
-        ("evaluate", ("model",)),
+        ("evaluate", ("MODEL",)),
         ("recipes defualt", ("'defualt'", "did you mean 'default'")),
     ],
 )
@@ -323,7 +323,6 @@ def test_a_recipe_that_is_not_yaml(here: Path, refused: Refused) -> None:
 
 def test_a_model_that_is_not_there(here: Path, refused: Refused) -> None:
     refused("evaluate", "runs/none", said=("runs/none", "no such model"))
-    refused("predict", "--use-dataset", said=("runs", "no trained model here"))
     (here / "runs" / "begun").mkdir(parents=True)
     refused("evaluate", "runs/begun", said=("runs/begun", "no model.safetensors"))
 

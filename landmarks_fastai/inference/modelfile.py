@@ -32,6 +32,10 @@ HEADER_KEY = "landmarks_fastai"
 
 MODEL_NAME = "model.safetensors"
 
+RELEASED = Path(__file__).resolve().parents[2] / "models"
+if not RELEASED.is_dir():  # installed as a wheel: one model travels inside the package
+    RELEASED = Path(__file__).resolve().parents[1] / "models"
+
 
 class ModelHeader(BaseModel):
     """What stands beside the weights.
@@ -116,8 +120,13 @@ class LoadedModel:
     session: Any = None
 
 
-def save_model(path: str | Path, state_dict: Mapping[str, Tensor], header: ModelHeader) -> None:
+def save_model(
+    path: str | Path, state_dict: Mapping[str, Tensor], header: ModelHeader, half: bool = False
+) -> None:
     """Write weights and header as one safetensors file, wholly or not at all.
+
+    With `half`, what is multiplied with is kept at half precision; the few numbers of biases and of batch
+    normalisation stay whole.
 
     Raises
     ------
@@ -129,6 +138,8 @@ def save_model(path: str | Path, state_dict: Mapping[str, Tensor], header: Model
 
     # safetensors refuses tensors that share memory
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+    if half:
+        weights = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in weights.items()}
     with replacing(Path(path)) as part:
         try:
             save_file(weights, part, metadata={"format": "pt", HEADER_KEY: json.dumps(header.to_dict())})
@@ -197,6 +208,23 @@ def find_models(runs: str | Path) -> list[Path]:
     if not models:
         raise UserError(f"{runs}: no trained model here; train one: landmarks-fastai train --config quick")
     return sorted(models, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def released_models() -> list[Path]:
+    """Return the models that come with the package: the one that is used where none is named, then others."""
+    return sorted(RELEASED.glob("*.safetensors"))
+
+
+def default_models(runs: str | Path) -> list[Path]:
+    """Return what `newest_models` does, or the released ResNet18 where nothing was trained yet.
+
+    Raises
+    ------
+    UserError
+        As `newest_models`; also where there is neither.
+    """
+    trained = any(Path(runs).glob(f"*/{MODEL_NAME}")) or any(Path(runs).glob(f"*/fold-*/{MODEL_NAME}"))
+    return newest_models(runs) if trained or not released_models() else released_models()[:1]
 
 
 def resolve_models(paths: Sequence[str | Path]) -> list[Path]:

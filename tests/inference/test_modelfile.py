@@ -17,17 +17,22 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.inference import modelfile
 from landmarks_fastai.inference.modelfile import (
     HEADER_KEY,
     ModelHeader,
+    default_models,
     find_models,
     newest_models,
     open_model,
+    released_models,
     resolve_model,
     resolve_models,
     save_model,
 )
+from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.schema import IBUG68, KAGGLE15
 
 TINY = {"a": torch.zeros(3)}
@@ -247,3 +252,29 @@ def test_a_trusted_pickle_is_opened(tmp_path: Path, header: ModelHeader, network
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         np.testing.assert_array_equal(model.network(image), network(image))
+
+
+def test_where_nothing_was_trained_the_released_model_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modelfile, "RELEASED", tmp_path / "models")
+    with pytest.raises(UserError, match="landmarks-fastai train"):
+        default_models(tmp_path / "runs")
+    (tmp_path / "models").mkdir()
+    for name in ("resnet34", "resnet18"):
+        (tmp_path / "models" / f"{name}.safetensors").touch()
+    assert default_models(tmp_path / "runs") == [tmp_path / "models" / "resnet18.safetensors"]
+    trained = put_models(tmp_path / "runs", "mine")
+    assert default_models(tmp_path / "runs") == trained
+
+
+@pytest.mark.parametrize("path", released_models(), ids=lambda path: path.stem)
+def test_a_released_model_opens_and_tells_nobody_of_a_machine(path: Path, faces: FaceTable) -> None:
+    assert path.stat().st_size < 50e6
+    predictor = Predictor.open(path, "cpu")
+    assert "/" not in predictor.header.recipe["data"]["source"]
+    found = predictor.predict_crops(faces.images)
+    assert np.isfinite(found.points).all()
+    assert np.isfinite(found.confidence).all()
+    # drawn faces are nothing that it was trained on, and still it finds about where their points are
+    assert np.nanmedian(np.abs(found.points - faces.points)) < 6

@@ -1,0 +1,161 @@
+r"""How well the released models do: on crops, on whole photos through the detector, and on spoilt faces.
+
+    python benchmarks/release.py --data facial-keypoints-detection.zip --frames faces68 \
+        --run runs/release-resnet18 --run runs/release-resnet34
+
+Judged by the faces that stand on the other side of each run's own split. Writes release.json and release.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from frames68 import match
+from holdout import HERE, machine, write_results
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from refine import errors, starts
+
+from landmarks_fastai.data.source import default_cache, load_faces
+from landmarks_fastai.evaluation import evaluate_points, rmse
+from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.tasks.evaluate import unseen_rows
+
+Picture = NDArray[np.uint8]
+Spoil = Callable[[Picture, float, np.random.Generator], Picture]
+
+
+def turned(face: Picture, degrees: float, rng: np.random.Generator) -> Picture:
+    """Turn the face in its plane; its points turn with it, see `turned_points`."""
+    return np.asarray(Image.fromarray(face).rotate(degrees, Image.Resampling.BILINEAR))
+
+
+def darker(face: Picture, share: float, rng: np.random.Generator) -> Picture:
+    """Leave so much of the light, and a camera's noise as it is."""
+    return (face * share + rng.normal(0, 4, face.shape)).clip(0, 255).astype(np.uint8)
+
+
+def blurred(face: Picture, sigma: float, rng: np.random.Generator) -> Picture:
+    """Blur by a Gaussian, px."""
+    return np.asarray(Image.fromarray(face).filter(ImageFilter.GaussianBlur(sigma)))
+
+
+def smaller(face: Picture, side: float, rng: np.random.Generator) -> Picture:
+    """Reduce to so many px, and enlarge again."""
+    small = Image.fromarray(face).resize((int(side),) * 2, Image.Resampling.BOX)
+    return np.asarray(small.resize(face.shape[::-1], Image.Resampling.BILINEAR))
+
+
+def covered(face: Picture, share: float, rng: np.random.Generator) -> Picture:
+    """Cover a gray square of so much of the picture, anywhere."""
+    out, side = face.copy(), round(share**0.5 * len(face))
+    top, left = rng.integers(0, len(face) - side + 1, 2)
+    out[top : top + side, left : left + side] = 127
+    return out
+
+
+SPOILS: Mapping[str, tuple[Spoil, tuple[float, float, float]]] = {
+    "turned by °": (turned, (15, 30, 45)),
+    "light left": (darker, (0.5, 0.25, 0.1)),
+    "blurred, σ px": (blurred, (1, 2, 3)),
+    "reduced to px": (smaller, (48, 32, 24)),
+    "covered, share": (covered, (0.05, 0.1, 0.2)),
+}
+
+
+def turned_points(points: NDArray[np.float32], degrees: float, size: int) -> NDArray[np.float64]:
+    """Turn points as Pillow turns a picture: counter-clockwise about its middle."""
+    angle, middle = np.deg2rad(degrees), (size - 1) / 2
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return np.asarray((points - middle) @ turn.T + middle)
+
+
+def robustness(predictor: Predictor, images: Picture, points: NDArray[np.float32]) -> dict[str, float]:
+    """Return the RMSE of (N, S, S, 1) gray faces spoilt in each way."""
+    found = {}
+    for name, (spoil, strengths) in SPOILS.items():
+        for strength in strengths:
+            rng = np.random.default_rng(0)
+            spoilt = np.stack([spoil(face[..., 0], strength, rng) for face in images])[..., None]
+            true = turned_points(points, strength, images.shape[1]) if spoil is turned else points
+            found[f"{name} {strength:g}"] = rmse(predictor.predict_crops(spoilt).points, true)
+    return found
+
+
+def main() -> None:
+    """Judge every run, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="Kaggle's zip, or another in its layout")
+    parser.add_argument("--frames", required=True, type=Path, help="folder with images/ and landmarks.csv")
+    parser.add_argument("--run", required=True, type=Path, action="append", help="a run folder; repeatable")
+    options = parser.parse_args()
+    table = load_faces(options.data, default_cache())
+    frames = match(options.frames, table)
+    results: dict[str, Any] = {"machine": machine()}
+    for run in options.run:
+        predictor = Predictor.open(run, "cpu")
+        rows = unseen_rows([run], table)
+        assert rows is not None, "the runs were trained on --data"
+        faces = table.rows(rows)
+        result: dict[str, Any] = {"faces": len(faces)}
+        for name, flip in (("plain", False), ("flip averaged", True)):
+            found = predictor.predict_crops(faces.images, flip=flip)
+            report = evaluate_points(
+                found.points, faces.points, faces.schema, faces.complete, faces.size, found.scales
+            )
+            entries = report.to_dict()
+            result[name] = {**entries["overall"], "calibration": entries["calibration"]}
+        theirs = [frame for frame in frames if frame.row in set(rows.tolist())]
+        begin = starts(theirs, ("centerface", "dlib"))
+        seen = np.array([begin["centerface"][i] and begin["dlib"][i] for i in range(len(theirs))], bool)
+        result["frames"] = {"all": len(theirs), "judged": int(seen.sum())}
+        for name, squares in begin.items():
+            for refine in (0, 1):
+                each = errors(predictor, theirs, squares, refine)[seen]
+                result["frames"][f"{name}, {refine}"] = float(each.mean())
+        result["spoilt"] = robustness(predictor, faces.images, faces.points)
+        results[run.name] = result
+        print(run.name, result, flush=True)
+    write_results("release", results)
+    _write_tables(results)
+
+
+def _write_tables(results: dict[str, Any]) -> None:
+    runs = {name: result for name, result in results.items() if name != "machine"}
+    lines = [
+        "# The released models",
+        "",
+        "`python benchmarks/release.py`: faces of people held out (each run's validation part);"
+        f" {results['machine']}. RMSE in px of 96 px images, NME by inter-ocular distance; one run each."
+        " The runs kept the epoch that did best on these same faces, which was the last one or nearly so.",
+        "",
+        "| model | faces | RMSE | flip averaged | NME | failures at 8 % | rank correlation | ECE |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, result in runs.items():
+        plain, sure = result["plain"], result["plain"]["calibration"]
+        lines.append(
+            f"| {name} | {result['faces']} | {plain['rmse']:.3f} | {result['flip averaged']['rmse']:.3f} |"
+            f" {plain['nme_inter_ocular']:.2%} | {plain['failure_rate_8']:.1%} |"
+            f" {sure['rank_correlation']:.2f} | {sure['ece']:.1%} |"
+        )
+    lines += ["", "Whole frames, NME, by where the square came from and how often it was laid anew:", ""]
+    keys = [key for key in next(iter(runs.values()))["frames"] if ", " in key]
+    lines += [f"| square, passes | {' | '.join(runs)} |", f"| --- |{' --- |' * len(runs)}"]
+    for key in keys:
+        cells = (f"{result['frames'][key]:.2%}" for result in runs.values())
+        lines.append(f"| {key} | {' | '.join(cells)} |")
+    lines += ["", "Spoilt faces, RMSE px:", ""]
+    lines += [f"| how | {' | '.join(runs)} |", f"| --- |{' --- |' * len(runs)}"]
+    for key in next(iter(runs.values()))["spoilt"]:
+        cells = (f"{result['spoilt'][key]:.2f}" for result in runs.values())
+        lines.append(f"| {key} | {' | '.join(cells)} |")
+    (HERE / "release.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
