@@ -67,7 +67,8 @@ def test_a_spot_is_found_through_any_box(
     flip: bool,
 ) -> None:
     side = size * scale
-    # by `cut`, the square lies inside of the picture or sticks out by an eighth of itself on any edge: more, and the edge repeats the spot
+    # by `cut`, the square lies inside of the picture or sticks out by an eighth of
+    # itself on any edge: more, and the edge repeats the spot
     left, top = -cut[0] * side, -cut[1] * side
     width, height = int(left + side - cut[2] * side), int(top + side - cut[3] * side)
     x, y = left + place[0] * side - 0.5, top + place[1] * side - 0.5
