@@ -86,11 +86,11 @@ def train_on(
     return Predictor(header, torch_run(network, header, "cpu")), network, seconds
 
 
-def judge(predictor: Predictor, table: FaceTable, rows: NDArray[np.int64]) -> Report:
+def judge(predictor: Predictor, table: FaceTable, rows: NDArray[np.int64], flip: bool = False) -> Report:
     """Score a model on some rows."""
     faces = table.rows(rows)
-    points = predictor.predict_crops(faces.images).points
-    return evaluate_points(points, faces.points, table.schema, faces.complete, table.size)
+    found = predictor.predict_crops(faces.images, flip=flip)
+    return evaluate_points(found.points, faces.points, table.schema, faces.complete, table.size, found.scales)
 
 
 def machine() -> str:

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from frames68 import match
-from holdout import HERE, machine, write_results
+from holdout import HERE, judge, machine, write_results
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from refine import errors, starts
 
 from landmarks_fastai.data.source import default_cache, load_faces
-from landmarks_fastai.evaluation import evaluate_points, rmse
+from landmarks_fastai.evaluation import rmse
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.tasks.evaluate import unseen_rows
 
@@ -103,11 +103,7 @@ def main() -> None:
         faces = table.rows(rows)
         result: dict[str, Any] = {"faces": len(faces)}
         for name, flip in (("plain", False), ("flip averaged", True)):
-            found = predictor.predict_crops(faces.images, flip=flip)
-            report = evaluate_points(
-                found.points, faces.points, faces.schema, faces.complete, faces.size, found.scales
-            )
-            entries = report.to_dict()
+            entries = judge(predictor, table, rows, flip).to_dict()
             result[name] = {**entries["overall"], "calibration": entries["calibration"]}
         theirs = [frame for frame in frames if frame.row in set(rows.tolist())]
         begin = starts(theirs, ("centerface", "dlib"))

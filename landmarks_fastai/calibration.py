@@ -42,6 +42,11 @@ def chance_near(scales: ArrayLike, side: ArrayLike) -> Floats:
     return np.square(-np.expm1(-NEAR * np.asarray(side, np.float64) / np.asarray(scales, np.float64)))
 
 
+def scale_of_chance(chance: ArrayLike, side: ArrayLike) -> Floats:
+    """Return the Laplace scale, px, that `chance_near` gives this chance; 0 and 1 have none."""
+    return NEAR * np.asarray(side, np.float64) / -np.log1p(-np.sqrt(np.asarray(chance, np.float64)))
+
+
 def scale_factor(pred: ArrayLike, true: ArrayLike, scales: ArrayLike) -> float:
     """Return the one number by which all scales must be multiplied to fit the errors best.
 

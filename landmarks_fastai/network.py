@@ -231,8 +231,10 @@ class SimCC(nn.Module):
             marginal = heatmaps.logsumexp(axis)
             finer = functional.interpolate(marginal, scale_factor=float(self.FINER), mode="linear")
             chances.append(layer(finer).float().log_softmax(-1))
-        points = torch.stack([_mean_along(chance.exp()) for chance in chances], -1)
-        across, along = (_spread_along(chance.exp()) for chance in chances)
+        masses = [chance.exp() for chance in chances]
+        x, y = (_mean_along(mass) for mass in masses)
+        points = torch.stack([x, y], -1)
+        across, along = (_spread_along(mass, mean) for mass, mean in zip(masses, (x, y), strict=True))
         spread = (across + along) / 4  # the mean of two axes that are 2 long
         whole = _beside(points, spread.clamp(min=1e-4).log())
         if self.training:
@@ -242,18 +244,20 @@ class SimCC(nn.Module):
     start_at = SoftArgmax.start_at
 
 
-def _spread_along(mass: Tensor) -> Tensor:
-    """Return the mean distance (B, K) of (B, K, n) cells from their mean, in the scale of `_mean_along`."""
-    n = mass.shape[-1]
-    centres = scale_points(torch.arange(n, device=mass.device, dtype=mass.dtype), n)
-    return (mass * (centres - _mean_along(mass)[..., None]).abs()).sum(-1)
+def cell_centres(cells: Tensor) -> Tensor:
+    """Return where (…, n) cells have their centres that lie side by side from edge -1 to edge 1: (n,)."""
+    n = cells.shape[-1]
+    return scale_points(torch.arange(n, device=cells.device, dtype=cells.dtype), n)
+
+
+def _spread_along(mass: Tensor, mean: Tensor) -> Tensor:
+    """Return the mean distance (B, K) of (B, K, n) cells from their `mean` (B, K)."""
+    return (mass * (cell_centres(mass) - mean[..., None]).abs()).sum(-1)
 
 
 def _mean_along(mass: Tensor) -> Tensor:
-    """Return the mean place (B, K) of (B, K, n) cells that lie side by side from edge -1 to edge 1."""
-    n = mass.shape[-1]
-    centres = scale_points(torch.arange(n, device=mass.device, dtype=mass.dtype), n)
-    return (mass * centres).sum(-1)
+    """Return the mean place (B, K) of (B, K, n) cells."""
+    return (mass * cell_centres(mass)).sum(-1)
 
 
 def _scales_of_vector(width: int, n_points: int) -> nn.Linear:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmarks_fastai.calibration import NEAR, calibrate, chance_near, scale_factor
+from landmarks_fastai.calibration import NEAR, calibrate, chance_near, scale_factor, scale_of_chance
 from landmarks_fastai.errors import UserError
 
 NAN = math.nan
@@ -127,3 +127,9 @@ def test_nothing_to_judge():
     assert math.isnan(alike.rank_correlation)
     with pytest.raises(UserError, match=r"need scales \(N, K\)"):
         calibrate(points, points, np.ones((2, 2)), 96)
+
+
+@given(share=st.floats(0.005, 0.5), side=st.floats(32, 500))
+def test_a_chance_leads_back_to_its_scale(share: float, side: float) -> None:
+    scale = share * side
+    assert scale_of_chance(chance_near(scale, side), side) == pytest.approx(scale, rel=1e-3)

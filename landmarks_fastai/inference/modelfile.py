@@ -203,11 +203,15 @@ def find_models(runs: str | Path) -> list[Path]:
     UserError
         If no run has one.
     """
-    places = (f"*/{MODEL_NAME}", f"*/fold-*/{MODEL_NAME}")
-    models = [path for place in places for path in Path(runs).glob(place) if path.is_file()]
+    models = _trained_models(Path(runs))
     if not models:
         raise UserError(f"{runs}: no trained model here; train one: landmarks-fastai train --config quick")
     return sorted(models, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _trained_models(runs: Path) -> list[Path]:
+    places = (f"*/{MODEL_NAME}", f"*/fold-*/{MODEL_NAME}")
+    return [path for place in places for path in runs.glob(place) if path.is_file()]
 
 
 def released_models() -> list[Path]:
@@ -223,8 +227,8 @@ def default_models(runs: str | Path) -> list[Path]:
     UserError
         As `newest_models`; also where there is neither.
     """
-    trained = any(Path(runs).glob(f"*/{MODEL_NAME}")) or any(Path(runs).glob(f"*/fold-*/{MODEL_NAME}"))
-    return newest_models(runs) if trained or not released_models() else released_models()[:1]
+    released = released_models()
+    return newest_models(runs) if _trained_models(Path(runs)) or not released else released[:1]
 
 
 def resolve_models(paths: Sequence[str | Path]) -> list[Path]:

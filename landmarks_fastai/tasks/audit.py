@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landmarks_fastai.calibration import NEAR
+from landmarks_fastai.calibration import scale_of_chance
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.drawing import save_png, sheet
 from landmarks_fastai.errors import UserError
@@ -151,8 +151,8 @@ def find_doubts(table: FaceTable, found: OutOfFold) -> list[Doubt]:
 
 def _expected(confidence: NDArray[np.float32], size: int) -> Floats:
     """Turn confidences back into the scale of Laplace's distribution, px; 1 px where there is none."""
-    near = np.sqrt(np.clip(confidence.astype(np.float64), 1e-4, 1 - 1e-4))
-    return np.where(np.isnan(confidence), 1.0, NEAR * size / -np.log1p(-near))
+    certain = np.clip(confidence.astype(np.float64), 1e-4, 1 - 1e-4)
+    return np.where(np.isnan(confidence), 1.0, scale_of_chance(certain, size))
 
 
 def _by_usual(errors: Floats) -> Floats:

@@ -48,18 +48,17 @@ def unseen_rows(runs: Sequence[Path], table: FaceTable) -> NDArray[np.int64] | N
         If there is no such row, a run used these faces with other fixes or a part of them, or which they are
         can't be told.
     """
-    here = [run for run in runs if _trained_on(run, table)]
-    if not here:
+    valid = {run: rows for run in runs if (rows := _validated_on(run, table)) is not None}
+    if not valid:
         return None
-    if len(here) > 1:
+    if len(here := list(valid)) > 1:
         recipes = [load_recipe(str(run / "config.yaml")) for run in here]
         if len({recipe.seed for recipe in recipes if recipe.data.limit is not None}) > 1:
             raise UserError(
                 f"{here[0]}, {here[1]}: data.limit drew other rows for each seed, so which are new to all"
                 " can't be told; evaluate one at a time, on other --data, or with --rows all"
             )
-    valid = [np.array(read_json(run / "data.json")["split"]["valid"], dtype=np.int64) for run in here]
-    unseen = reduce(np.intersect1d, valid)
+    unseen = reduce(np.intersect1d, valid.values())
     if not len(unseen):
         raise UserError(
             f"{table.source}: every face was trained on by one of these {len(runs)} models, as by the folds"
@@ -68,13 +67,13 @@ def unseen_rows(runs: Sequence[Path], table: FaceTable) -> NDArray[np.int64] | N
     return unseen
 
 
-def _trained_on(run: Path, table: FaceTable) -> bool:
-    """Tell whether the run in a folder used this table."""
+def _validated_on(run: Path, table: FaceTable) -> NDArray[np.int64] | None:
+    """Return the rows that the run in a folder validated on; None where it used another table."""
     if not (run / "data.json").is_file():
-        return False
+        return None
     data = read_json(run / "data.json")
     if data.get("sha256") != table.digest:
-        return False
+        return None
     if data.get("fixes") != table.fixes:
         raise UserError(
             f"{run}/data.json: the model was trained on these faces with other fixes, so which rows are new"
@@ -85,7 +84,7 @@ def _trained_on(run: Path, table: FaceTable) -> bool:
             f"{run}/data.json: the model was trained on {data['rows']} of these rows, so which are new to it"
             " can't be told by number; evaluate on other data, or with --rows all"
         )
-    return True
+    return np.array(data["split"]["valid"], dtype=np.int64)
 
 
 def evaluate_model(predictor: Predictor, table: FaceTable, out: Path, flip: bool = False) -> Report:

@@ -9,9 +9,10 @@ import numpy as np
 
 from landmarks_fastai.data.synthetic import draw_faces
 from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.files import replacing
 from landmarks_fastai.inference.modelfile import open_model, save_model
 from landmarks_fastai.inference.onnx_export import export_onnx
-from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.inference.predictor import Predictor, torch_run
 
 MOVED = 0.02
 """How far a point may move at most when the weights lose half of their digits, px of 96 px images."""
@@ -54,23 +55,20 @@ def export_model(model: Path, out: Path, half: bool = False, overwrite: bool = F
     if out.exists() and not overwrite:
         raise UserError(f"{out} is there already; choose another name or use --overwrite")
     opened = open_model(model)
-    header = opened.header.model_copy(update={"recipe": _without_folders(opened.header.recipe)})
-    if opened.network is None:
+    header, network = opened.header, opened.network
+    if network is None:
         raise UserError(f"{model}: an ONNX file has no weights to write; name the .safetensors beside it")
     faces = draw_faces(DRAWN, seed=0, size=96).images
-    before = Predictor.open(model, "cpu").predict_crops(faces).points
-    part = out.with_name(f".{out.stem}.part{kind}")
-    try:
+    before = Predictor(header, torch_run(network, header, "cpu")).predict_crops(faces).points
+    header = header.model_copy(update={"recipe": _without_folders(header.recipe)})
+    with replacing(out) as part:
         if kind == ".onnx":
-            export_onnx(opened.network, header, part)
+            export_onnx(network, header, part)
         else:
-            save_model(part, opened.network.state_dict(), header, half=half)
+            save_model(part, network.state_dict(), header, half=half)
         moved = float(np.abs(Predictor.open(part, "cpu").predict_crops(faces).points - before).max())
         if not moved <= MOVED:
             raise RunError(f"{out}: not written: a point moved by {moved:.3g} px; leave --half out")
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
     return moved
 
 

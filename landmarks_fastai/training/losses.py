@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from landmarks_fastai.config import L1Loss, LaplaceLoss, Loss, MSELoss, SmoothL1Loss, WingLoss
-from landmarks_fastai.network import scale_points
+from landmarks_fastai.network import cell_centres
 
 
 def l1(error: Tensor, options: L1Loss) -> Tensor:
@@ -71,9 +71,7 @@ def missed_cells(log_chances: Tensor, truth: Tensor) -> Tensor:
     truth
         (B, K, 2) scaled points.
     """
-    n = log_chances.shape[-1]
-    cells = scale_points(torch.arange(n, device=truth.device, dtype=truth.dtype), n)
-    wanted = (-0.5 * ((cells - truth[..., None]) / (2 * CELL_BLUR)).square()).softmax(-1)
+    wanted = (-0.5 * ((cell_centres(log_chances) - truth[..., None]) / (2 * CELL_BLUR)).square()).softmax(-1)
     return -(wanted * log_chances).sum(-1)
 
 

@@ -49,7 +49,7 @@ def test_the_points_stay_and_the_folders_go(trained: Path, tmp_path: Path, name:
     assert open_model(out).header.recipe["data"]["source"] == "faces.zip"
     if half:
         assert out.stat().st_size < 0.55 * trained.stat().st_size
-    assert not list(tmp_path.glob(".*part*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_what_cannot_be_exported_is_told(trained: Path, tmp_path: Path) -> None:
