@@ -1,9 +1,8 @@
 """What it is worth to lay the square anew around the points: whole frames, people held out.
 
-    python benchmarks/refine.py --data facial-keypoints-detection.zip --frames faces68
+    python benchmarks/refine.py --data facial-keypoints-detection.zip --frames faces68 --run runs/x
 
-Without --model the default recipe is trained first, on the people who are not held out. Writes refine.json
-and refine.md.
+Judged by the faces that stand on the other side of the run's own split. Writes refine.json and refine.md.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from typing import Any
 
 import numpy as np
 from frames68 import Frame68, match
-from holdout import HERE, hold_out, load, machine, train_on, write_results
+from holdout import HERE, load, machine, write_results
 from numpy.typing import NDArray
 
-from landmarks_fastai.config import load_recipe
 from landmarks_fastai.data.source import default_cache
 from landmarks_fastai.evaluation import inter_ocular_distance, nme
 from landmarks_fastai.framing import Square
@@ -28,6 +26,7 @@ from landmarks_fastai.inference.faces import open_detector
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.inference.tracking import SAME, apart
 from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.tasks.evaluate import unseen_rows
 
 PASSES = (0, 1, 2, 3)
 LOOSE = {
@@ -95,22 +94,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="Kaggle's zip, or another in its layout")
     parser.add_argument("--frames", required=True, type=Path, help="folder with images/ and landmarks.csv")
-    parser.add_argument("--model", type=Path, help="the default recipe, trained on the same people")
+    parser.add_argument("--run", required=True, type=Path, help="a run folder")
     options = parser.parse_args()
     table, groups = load(options.data)
-    train, out = hold_out(groups, 0.2, seed=0)
-    if options.model is None:
-        predictor, _, _ = train_on(load_recipe("default", {"seed": 0}, []), table, train, out)
-    else:
-        predictor = Predictor.open(options.model, "cpu")
-    frames = [frame for frame in match(options.frames, table) if frame.row in set(out.tolist())]
+    predictor = Predictor.open(options.run, "cpu")
+    rows = unseen_rows([options.run], table)
+    assert rows is not None, "the run was trained on --data"
+    frames = [frame for frame in match(options.frames, table) if frame.row in set(rows.tolist())]
     people = groups[[frame.row for frame in frames]]
     begin = starts(frames, ("centerface", "dlib"))
     all_found = np.array(
         [all(start is not None for start in row) for row in zip(*begin.values(), strict=True)]
     )
     results: dict[str, Any] = {
-        "setting": {"frames": len(frames), "judged": int(all_found.sum()), "machine": machine()}
+        "setting": {
+            "model": options.run.name,
+            "frames": len(frames),
+            "judged": int(all_found.sum()),
+            "machine": machine(),
+        }
     }
     for name, squares in begin.items():
         plain = errors(predictor, frames, squares, 0)[all_found]
@@ -133,12 +135,12 @@ def _write_table(results: dict[str, Any]) -> None:
     lines = [
         "# What refining is worth",
         "",
-        f"`python benchmarks/refine.py`: {setting['frames']:,} whole frames of people held out (as in"
-        " recipe.md), the default recipe trained on the others, seed 0, no flip averaging;"
-        f" {setting['machine']}. The {setting['judged']:,} frames in which every way finds the face are"
-        " judged. NME of the 15 points by"
-        " inter-ocular distance; in brackets what the passes gain over none, ± the standard error over people"
-        " (bootstrap).",
+        f"`python benchmarks/refine.py`: {setting['frames']:,} whole frames of people whom"
+        f" {setting['model']} was not trained on (release.md), no flip averaging; {setting['machine']}. The"
+        f" {setting['judged']:,} frames in which every way finds the face are judged. NME of the 15 points by"
+        " inter-ocular distance. So many times the square is laid anew around the points; what all looks"
+        " found is averaged, the surer ones counting for more. In brackets what that gains over one look, ±"
+        " the standard error over people (bootstrap).",
         "",
         "| the square is first | face found | no refining | 1 | 2 | 3 |",
         "| --- | --- | --- | --- | --- | --- |",

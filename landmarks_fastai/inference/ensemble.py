@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.framing import Square
-from landmarks_fastai.inference.predictor import Landmarks, Predictor
+from landmarks_fastai.inference.predictor import Landmarks, Predictor, mean_landmarks
 
 
 class Ensemble(Predictor):
@@ -44,27 +44,6 @@ class Ensemble(Predictor):
         self, faces: Sequence[tuple[NDArray[np.uint8], Square]], batch_size: int, flip: bool
     ) -> Landmarks:
         return mean_landmarks([member._find(faces, batch_size, flip) for member in self._members])
-
-
-def mean_landmarks(found: Sequence[Landmarks]) -> Landmarks:
-    """Average what several models found of the same faces, point by point.
-
-    By inverse variance: a point of Laplace scale b weighs ``1 / b²``, which makes the variance of the mean
-    least if the models err independently. A point of which one of them knows no scale is a plain mean, and
-    has none.
-
-    The mean's scale is the weighted mean of the scales. More can't be known without how alike the models
-    err: if they err as one, it is exact, and else too large, by up to the root of their number.
-    """
-    points = np.stack([one.points for one in found]).astype(np.float64)
-    scales = np.stack([one.scales for one in found]).astype(np.float64)
-    weights = np.where(np.isfinite(scales).all(axis=0), scales**-2.0, 1.0)
-    weights /= weights.sum(axis=0)
-    return Landmarks(
-        (weights[..., None] * points).sum(axis=0).astype(np.float32),
-        (weights * scales).sum(axis=0).astype(np.float32),
-        found[0].squares,
-    )
 
 
 def open_models(paths: Sequence[Path], device: str = "auto", trust_pickle: bool = False) -> Predictor:

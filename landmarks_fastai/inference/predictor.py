@@ -63,6 +63,27 @@ class Landmarks:
         return chance_near(self.scales, sides[:, None]).astype(np.float32)
 
 
+def mean_landmarks(found: Sequence[Landmarks]) -> Landmarks:
+    """Average what several models, or looks, found of the same faces, point by point.
+
+    By inverse variance: a point of Laplace scale b weighs ``1 / b²``, which makes the variance of the mean
+    least if they err independently. A point of which one of them knows no scale is a plain mean, and has
+    none. The squares are the last one's.
+
+    The mean's scale is the weighted mean of the scales. More can't be known without how alike they err: if
+    they err as one, it is exact, and else too large, by up to the root of their number.
+    """
+    points = np.stack([one.points for one in found]).astype(np.float64)
+    scales = np.stack([one.scales for one in found]).astype(np.float64)
+    weights = np.where(np.isfinite(scales).all(axis=0), scales**-2.0, 1.0)
+    weights /= weights.sum(axis=0)
+    return Landmarks(
+        (weights[..., None] * points).sum(axis=0).astype(np.float32),
+        (weights * scales).sum(axis=0).astype(np.float32),
+        found[-1].squares,
+    )
+
+
 class Predictor:
     """A model that is ready to find points.
 
@@ -132,7 +153,8 @@ class Predictor:
             Average with the prediction on the mirrored face.
         refine
             How often the square is laid anew around the points that were found in it, as the faces of
-            training lay in theirs, and the points are found again.
+            training lay in theirs, and the points are found again. All that was found is averaged
+            (`mean_landmarks`); of a model that does not know its points' scales, the last counts alone.
 
         Returns
         -------
@@ -153,13 +175,14 @@ class Predictor:
         """Find the points of faces whose squares are known; for the rest see `predict`."""
         if refine and self.header.mean_face is None:
             raise UserError("refine: this model file is older than that and has no mean face; train it anew")
-        found = self._find([(image, square) for square in squares], batch_size=64, flip=flip)
+        looks = [self._find([(image, square) for square in squares], batch_size=64, flip=flip)]
         for _ in range(refine):
             squares = [
-                self.square_around(face) or old for face, old in zip(found.points, squares, strict=True)
+                self.square_around(face) or old for face, old in zip(looks[-1].points, squares, strict=True)
             ]
-            found = self._find([(image, square) for square in squares], batch_size=64, flip=flip)
-        return found
+            looks.append(self._find([(image, square) for square in squares], batch_size=64, flip=flip))
+        # a square that was far off is no place to see well from; only scales tell
+        return mean_landmarks(looks) if np.isfinite(looks[-1].scales).all() else looks[-1]
 
     def square_around(self, points: NDArray[np.floating]) -> Square | None:
         """Return the square in which a face's (K, 2) points lie as the faces of training did in theirs.

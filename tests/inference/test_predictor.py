@@ -262,6 +262,27 @@ def test_refining_comes_to_the_square_of_training() -> None:
     np.testing.assert_allclose(found.squares[0].edges, true.edges, atol=3)
 
 
+def test_looks_count_for_more_the_surer_they_are() -> None:
+    """The first look errs by 6 px and says so; the second by 1 px the other way."""
+    header = make_header(60, schema=TRIPLE).model_copy(
+        update={"mean_face": [tuple(p) for p in MEAN.tolist()]}
+    )
+    looks = []
+
+    def unsure_first(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        error, scale = [(6.0, 2.0), (-1.0, 0.5)][len(looks)]
+        looks.append(crops)
+        points = MEAN[None] * 60 - 0.5 + (error, 0)
+        return points.astype(np.float32), np.full((1, 3), scale, np.float32)
+
+    predictor = Predictor(header, unsure_first)
+    found = predictor.predict_squares(np.zeros((60, 60, 3), np.uint8), [Square(0, 0, 60)], refine=1)
+    # the second square stands 6 px farther to the right, and so does what is found in it
+    wanted = MEAN * 60 - 0.5 + ((6.0 / 2.0**2 + 5.0 / 0.5**2) / (1 / 2.0**2 + 1 / 0.5**2), 0)
+    np.testing.assert_allclose(found.points[0], wanted, atol=1e-4)
+    np.testing.assert_allclose(found.squares[0].edges, (6, 0, 66, 60), atol=1e-4)
+
+
 def test_an_old_model_file_can_t_refine() -> None:
     predictor = Predictor(make_header(8), centroid)
     with pytest.raises(UserError, match=r"refine: .* no mean face; train it anew"):
