@@ -65,9 +65,16 @@ POINT = 10
 """The nose's tip, which the figure shows."""
 
 
+COVERED = (2.0, 3.6)
+"""Seconds in which a hand passes over the lower half of a covered face."""
+
+HAND = (0.22, (180, 140, 120))
+"""Half of its side, as a share of the face's square, and its colour."""
+
+
 @dataclass(frozen=True)
 class Motion:
-    """A smooth path.
+    """A smooth path, and whether a hand passes over the face.
 
     Parameters
     ----------
@@ -75,10 +82,13 @@ class Motion:
         The highest, in sides of the face's square a second.
     quick
         How many times faster than `SWAYS` it sways.
+    covered
+        Whether a hand passes.
     """
 
     speed: float
     quick: float = 1.0
+    covered: bool = False
 
     def __call__(self, times: Floats) -> Floats:
         """Return (N, 2) places, in sides of the face's square."""
@@ -88,6 +98,7 @@ class Motion:
 
 
 MOTIONS = {"still": Motion(0.0), "slow": Motion(0.5), "fast": Motion(2.0, quick=2.5)}
+HIDDEN = {"still": Motion(0.0, covered=True), "slow": Motion(0.5, covered=True)}
 
 
 def _sway(times: Floats) -> Floats:
@@ -131,9 +142,22 @@ class Stage:
         )
         return cut_square(self.picture, Square(left, top, ENLARGED * WIDTH), WIDTH, 3)[:HEIGHT]
 
+    def cover(self, frame: NDArray[np.uint8], place: Floats, time: float) -> NDArray[np.uint8]:
+        """Return a frame with the hand on it, if it is there at that time; it goes with the face."""
+        if not COVERED[0] <= time < COVERED[1]:
+            return frame
+        half, colour = HAND
+        passed = (time - COVERED[0]) / (COVERED[1] - COVERED[0]) - 0.5
+        middle = place + (WIDTH / 2, HEIGHT / 2) + self.side * np.array([passed, 0.28])
+        left, top = np.rint(middle - half * self.side).astype(int).clip(0)
+        right, bottom = np.rint(middle + half * self.side).astype(int)
+        frame = frame.copy()
+        frame[top:bottom, left:right] = colour
+        return frame
+
 
 def film(predictor: Predictor, stage: Stage, motion: Motion, fps: int, seed: int) -> Floats:
-    """Move the face, and return its (N, K, 2) points as they are found in each frame."""
+    """Move the face, and return (N, K, 3): each frame's points as they are found, and their confidence."""
     times = frame_times(fps)
     places = stage.path(motion)(times)
     rng = np.random.default_rng(seed)
@@ -143,9 +167,11 @@ def film(predictor: Predictor, stage: Stage, motion: Motion, fps: int, seed: int
     found = []
     for time, place in zip(times, places, strict=True):
         frame = stage.frame(place)
+        if motion.covered:
+            frame = stage.cover(frame, place, float(time))
         noisy = (frame + rng.normal(0, NOISE, frame.shape)).clip(0, 255).astype(np.uint8)
         (face,) = tracker(noisy, float(time))
-        found.append(face.points.astype(np.float64))
+        found.append(np.column_stack([face.points, face.confidence]).astype(np.float64))
     assert tracker.detections == 2, "the face was lost"  # it looks again at the second frame, to settle
     return np.array(found)
 
@@ -161,23 +187,38 @@ class EachPoint:
     def __init__(self) -> None:
         self.filter, self.time = OneEuro(EACH), 0.0
 
-    def __call__(self, points: Floats, time: float) -> Floats:
-        """Steady, as `SteadyFace` does."""
+    def __call__(self, points: Floats, time: float, confidence: Floats | None = None) -> Floats:
+        """Steady, as `SteadyFace` does, but for the confidence."""
         elapsed, self.time = time - self.time, time
         return self.filter(points, elapsed, face_size(points))
 
 
-FILTERS: dict[str, Callable[[], Callable[[Floats, float], NDArray[np.floating]]]] = {
-    "as found": lambda: lambda points, time: points,
+class AsFound:
+    """No filter."""
+
+    def __call__(self, points: Floats, time: float, confidence: Floats | None = None) -> Floats:
+        """Return the points."""
+        return points
+
+
+Filter = Callable[[Floats, float, Floats | None], NDArray[np.floating]]
+FILTERS: dict[str, Callable[[], Filter]] = {
+    "as found": AsFound,
     "steadied": SteadyFace,
     "each point alone": EachPoint,
 }
 
 
-def steadied(name: str, points: Floats, fps: int) -> Floats:
-    """Filter (N, K, 2) points."""
+def steadied(name: str, clip: Floats, fps: int, sure: bool = True) -> Floats:
+    """Filter (N, K, 2) points, or (N, K, 3) with their confidence, which is used if `sure`."""
     steady = FILTERS[name]()
-    return np.array([steady(face, frame / fps) for frame, face in enumerate(points)], np.float64)
+    return np.array(
+        [
+            steady(face[:, :2], frame / fps, face[:, 2] if sure and face.shape[1] == 3 else None)
+            for frame, face in enumerate(clip)
+        ],
+        np.float64,
+    )
 
 
 def jitter(errors: Floats) -> float:
@@ -200,7 +241,7 @@ def measure(clips: list[Floats], path: Way, fps: int, moves: bool) -> dict[str, 
     """Compare the filters on one motion, filmed with noise of several seeds."""
     moved = path(frame_times(fps))[:, None]
     # what is always wrong with a point is no jitter, so it counts as true
-    truths = [moved + (clip - moved).mean(axis=0) for clip in clips]
+    truths = [moved + (clip[..., :2] - moved).mean(axis=0) for clip in clips]
     rows = {}
     for name in FILTERS:
         found = [steadied(name, clip, fps) for clip in clips]
@@ -216,6 +257,27 @@ def measure(clips: list[Floats], path: Way, fps: int, moves: bool) -> dict[str, 
         if moves:
             row["lag"] = float(np.mean([lag(points.mean(axis=1), path, fps) for points in found]))
         rows[name] = row
+    return rows
+
+
+def measure_hidden(clips: list[Floats], path: Way, fps: int) -> dict[str, dict[str, float]]:
+    """Compare, on a covered face, the points as found and steadied with and without their confidence."""
+    times = frame_times(fps)
+    moved, hidden = path(times)[:, None], (times >= COVERED[0]) & (times < COVERED[1] + 0.2)
+    rows = {}
+    for kind, name, sure in (
+        ("as found", "as found", True),
+        ("confidence not used", "steadied", False),
+        ("steadied", "steadied", True),
+    ):
+        errors = []
+        for clip in clips:
+            truth = moved + (clip[..., :2] - moved)[~hidden].mean(axis=0)
+            errors.append((steadied(name, clip, fps, sure) - truth)[hidden])
+        rows[kind] = {
+            "jitter": float(np.mean([jitter(error) for error in errors])),
+            "rms": float(np.mean([np.sqrt((error**2).mean()) for error in errors])),
+        }
     return rows
 
 
@@ -275,7 +337,18 @@ def main() -> None:
                         np.savez(options.points, **found)
             clips = [found[f"{fps} {name} {seed}"] for seed in seeds]
             results[f"{fps} {name}"] = measure(clips, stage.path(motion), fps, moves=motion.speed > 0)
-    still = found["25 still 0"]
+    for name, motion in HIDDEN.items():
+        clips = []
+        for seed in RATES[25]:
+            key = f"25 hidden {name} {seed}"
+            if key not in found:
+                print(key, flush=True)
+                found[key] = film(predictor, stage, motion, 25, seed)
+                if options.points:
+                    np.savez(options.points, **found)
+            clips.append(found[key])
+        results[f"hidden {name}"] = measure_hidden(clips, stage.path(motion), 25)
+    still = found["25 still 0"][..., :2]
     face, noise = still.mean(axis=0), float(still.std(axis=0).mean())
     results["on points alone"] = {
         name: {
@@ -286,7 +359,7 @@ def main() -> None:
     }
     write_results("smoothing", results)
     _write_table(results)
-    _draw(results, {name: found[f"25 {name} 0"] for name in MOTIONS}, stage.path)
+    _draw(results, {name: found[f"25 {name} 0"][..., :2] for name in MOTIONS}, stage.path)
 
 
 def _write_table(results: dict[str, Any]) -> None:
@@ -328,6 +401,17 @@ def _write_table(results: dict[str, Any]) -> None:
     ]
     for kind, row in results["on points alone"].items():
         lines.append(f"| {kind} | {row['mouth']:.2f} | {row['tilt']:.2f} |")
+    lines += [
+        "",
+        "A hand passes over the lower half of the face: jitter and error, px, of all points while it does, at"
+        " 25 frames a second. The confidence says which points are hidden.",
+        "",
+        "| motion | filter | jitter | error |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in HIDDEN:
+        for kind, row in results[f"hidden {name}"].items():
+            lines.append(f"| {name} | {kind} | {row['jitter']:.3f} | {row['rms']:.2f} |")
     lines += ["", *WORDS]
     (HERE / "smoothing.md").write_text("\n".join(lines) + "\n")
 

@@ -36,6 +36,10 @@ Floats = NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
 
+HOLLOW = 0.6
+"""How much of a hollow point's radius is dark."""
+
+
 @dataclass(frozen=True)
 class Style:
     """The one look of all pictures. Hues by Okabe & Ito 2008, "Color Universal Design".
@@ -65,6 +69,9 @@ class Style:
 
 STYLE = Style()
 
+UNSURE = 0.5
+"""A point of less confidence is drawn hollow: more likely than not it lies farther off than counts as near."""
+
 
 def draw_points(
     image: Picture,
@@ -72,6 +79,7 @@ def draw_points(
     schema: Schema,
     *,
     truth: ArrayLike | None = None,
+    confidence: ArrayLike | None = None,
     names: bool = False,
     lines: bool = True,
     label: str | None = None,
@@ -93,6 +101,8 @@ def draw_points(
         Names the K points, their lines and their sides.
     truth
         (K, 2) true points, if they are known.
+    confidence
+        (K,) as `Landmarks.confidence`: a point of less than `UNSURE` is hollow. None or NaN: all are filled.
     names
         Write each point's name beside it. A name for which there is no free room is left out.
     lines
@@ -142,8 +152,9 @@ def draw_points(
             _stroke(canvas, at, at, ring + rim, STYLE.truth, inner=ring)
     for at in found:
         _stroke(canvas, at, at, radius + rim, STYLE.outline)
-    for at, hue in zip(found, hues, strict=True):
-        _stroke(canvas, at, at, radius, hue)
+    sure = np.full(len(found), np.nan) if confidence is None else np.asarray(confidence, np.float64)
+    for at, hue, chance in zip(found, hues, sure, strict=True):
+        _stroke(canvas, at, at, radius, hue, inner=HOLLOW * radius if chance < UNSURE else 0.0)
     if names:
         rings = np.empty((0, 2)) if wanted is None else wanted
         _write_names(canvas, found, rings, schema, hues, radius + rim)

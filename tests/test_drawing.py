@@ -111,6 +111,19 @@ def test_lines_join_the_points_and_can_be_left_out():
     assert at(dr.draw_points(flat(200, 200), points, FACE), 30, 100) == (128, 128, 128)
 
 
+def test_a_point_that_the_model_doubts_is_hollow():
+    points = kaggle_points(960)
+    confidence = np.full(15, 0.9)
+    confidence[[0, 10, 11]] = 0.49, NAN, 0.5
+    drawn = dr.draw_points(flat(960, 960), points, KAGGLE15, confidence=confidence, lines=False)
+    assert at(drawn, *points[0]) == hue("outline")
+    ring = drawn[round(points[0][1]), round(points[0][0]) :].astype(int)
+    assert (np.abs(ring - hue("left")).max(axis=1) <= 2).any()
+    filled = dr.draw_points(flat(960, 960), points, KAGGLE15, lines=False)
+    changed = np.argwhere((drawn != filled).any(axis=2))[:, ::-1]
+    assert np.hypot(*(changed - points[0]).T).max() < 20  # all others are filled as ever
+
+
 def test_truth_is_a_ring_joined_to_the_prediction():
     drawn = dr.draw_points(flat(400, 400), [[100, 200]], DOT, truth=[[300, 200]])
     assert at(drawn, 100, 200) == hue("middle")

@@ -53,7 +53,7 @@ class OneEuro:
         self.value: Floats | None = None
         self.velocity: Floats | None = None
 
-    def __call__(self, value: Floats, elapsed: float, size: float) -> Floats:
+    def __call__(self, value: Floats, elapsed: float, size: float, trust: Floats | float = 1.0) -> Floats:
         """Return the steadied places.
 
         Parameters
@@ -64,6 +64,8 @@ class OneEuro:
             Seconds since the last call; at 0 or less the place before is kept.
         size
             Length that counts as one face.
+        trust
+            (K,) or one: which share of its step each place takes, 1 is the paper's filter.
         """
         if self.value is None or self.velocity is None:
             self.value, self.velocity = value.copy(), np.zeros_like(value)
@@ -75,7 +77,8 @@ class OneEuro:
             share = _share(np.array(self.cutoffs.of_speed), elapsed)
             velocity = np.where(fresh, 0.0, self.velocity + share * (velocity - self.velocity))
             cutoff = self.cutoffs.still + self.cutoffs.speed * np.hypot(*velocity.T)
-            self.value = before + _share(cutoff, elapsed)[:, None] * (value - before)
+            share = trust * _share(cutoff, elapsed)
+            self.value = before + share[:, None] * (value - before)
             self.velocity = velocity
         return self.value.copy()
 
@@ -89,14 +92,17 @@ class SteadyFace:
     """The points of one face, steadied frame by frame.
 
     A head moves as a whole, and all its points together tell where it is: their middle is filtered
-    lightly, so that it does not lag, and how the points lie about it strongly.
+    lightly, so that it does not lag, and how the points lie about it strongly. The less sure of a point the
+    model is than of most, the more it stays where it lay.
     """
 
     def __init__(self) -> None:
         self.middle, self.lying = OneEuro(MOVING), OneEuro(LYING)
         self.time: float | None = None
 
-    def __call__(self, points: NDArray[np.floating], time: float) -> NDArray[np.float32]:
+    def __call__(
+        self, points: NDArray[np.floating], time: float, confidence: NDArray[np.floating] | None = None
+    ) -> NDArray[np.float32]:
         """Return (K, 2) steadied points, px.
 
         Parameters
@@ -105,6 +111,8 @@ class SteadyFace:
             (K, 2), x then y, px of the frame; NaN is left as it is.
         time
             Of the frame, in seconds.
+        confidence
+            (K,), as `Landmarks.confidence`; None or NaN where it is not known.
         """
         places = points.astype(np.float64)
         known = np.isfinite(places).all(axis=1)
@@ -114,8 +122,17 @@ class SteadyFace:
         self.time = time
         middle = places[known].mean(axis=0)
         size = face_size(places[known])
-        steady = self.middle(middle[None], elapsed, size) + self.lying(places - middle, elapsed, size)
+        lying = self.lying(places - middle, elapsed, size, _trust(confidence))
+        steady = self.middle(middle[None], elapsed, size) + lying
         return steady.astype(np.float32)
+
+
+def _trust(confidence: NDArray[np.floating] | None) -> Floats | float:
+    """Return each point's confidence as a share of the median, at most 1; 1 where nothing is known."""
+    if confidence is None or not np.isfinite(confidence).all() or not confidence.any():
+        return 1.0
+    sure = confidence.astype(np.float64)
+    return np.minimum(1.0, sure / np.median(sure)) if np.median(sure) > 0 else 1.0
 
 
 def face_size(points: NDArray[np.floating]) -> float:

@@ -131,7 +131,9 @@ class _Track:
 
     def _take(self, sight: _Sight, time: float) -> None:
         self.square, self.time, self.surest = sight.square, time, max(self.surest, sight.sureness)
-        points = sight.points if self.steady is None else self.steady(sight.points, time)
+        points = sight.points
+        if self.steady is not None:
+            points = self.steady(points, time, sight.confidence)
         self.face = TrackedFace(self.number, points, sight.confidence)
 
 

@@ -223,7 +223,7 @@ def _draw(image: Picture, faces: Sequence[TrackedFace], schema: Schema, mirror: 
         # names stay where they are: left is the subject's own in a mirror too
         points = np.array([width - 1, 0]) + [-1, 1] * face.points if mirror else face.points
         label = str(face.number) if len(faces) > 1 else None
-        image = draw_points(image, points, schema, label=label)
+        image = draw_points(image, points, schema, confidence=face.confidence, label=label)
     numbers = ", ".join(str(face.number) for face in faces)
     text = f"{fps:.1f} fps   " + (f"faces: {numbers}" if faces else "no face")
     image, size = np.array(image), max(12, len(image) // 30)

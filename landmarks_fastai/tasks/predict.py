@@ -126,9 +126,9 @@ def draw_faces(
     picture: NDArray[np.uint8], faces: Landmarks, schema: Schema, names: bool = False
 ) -> NDArray[np.uint8]:
     """Draw the points of every face on a copy of a picture; several faces get their numbers too."""
-    for number, points in enumerate(faces.points):
+    for number, (points, confidence) in enumerate(zip(faces.points, faces.confidence, strict=True)):
         label = str(number) if len(faces.points) > 1 else None
-        picture = draw_points(picture, points, schema, names=names, label=label)
+        picture = draw_points(picture, points, schema, confidence=confidence, names=names, label=label)
     return picture
 
 

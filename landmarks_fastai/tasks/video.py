@@ -127,7 +127,9 @@ def annotate_video(
             if draw and schema is not None:
                 for face in faces:
                     label = str(face.number) if len(numbers) > 1 else None
-                    image = draw_points(image, face.points, schema, label=label)
+                    image = draw_points(
+                        image, face.points, schema, confidence=face.confidence, label=label
+                    )
             for picture in pictures:
                 picture.write(image, frame.time - Fraction(start))
             done += 1

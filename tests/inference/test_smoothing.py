@@ -74,6 +74,22 @@ def test_faster_is_followed_closer() -> None:
     assert shares[0] < shares[1] < shares[2] < 1
 
 
+def test_a_point_moves_the_less_the_less_sure_it_is() -> None:
+    far = FACE + [[0, 3], [0, 0], [0, 0], [0, 0], [0, -3]]  # the middle stays where it is
+    sure = np.array([0.2, 0.8, 0.8, 0.8, 0.9])
+    moved = []
+    for confidence in (None, np.full(5, np.nan), np.full(5, 0.3), sure):
+        steady = SteadyFace()
+        steady(FACE, 0.0, confidence)
+        moved.append(steady(far, 1 / FPS, confidence) - FACE)
+    for same in moved[:3]:
+        np.testing.assert_allclose(same[4], -moved[0][0], atol=1e-4)
+        np.testing.assert_allclose(same, moved[0], atol=1e-4)
+    assert moved[0][0, 1] > 0.2
+    np.testing.assert_allclose(moved[3][0], moved[0][0] / 4, atol=1e-4)
+    np.testing.assert_allclose(moved[3][4], moved[0][4], atol=1e-4)
+
+
 def test_what_stands_still_stays() -> None:
     points = np.repeat(FACE[None], 30, axis=0)
     np.testing.assert_allclose(steadied(points), points, rtol=1e-6)

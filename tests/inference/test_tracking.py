@@ -19,6 +19,7 @@ from landmarks_fastai.framing import Square
 from landmarks_fastai.inference.faces import Boxes
 from landmarks_fastai.inference.modelfile import ModelHeader
 from landmarks_fastai.inference.predictor import Landmarks, Predictor
+from landmarks_fastai.inference.smoothing import SteadyFace
 from landmarks_fastai.inference.tracking import REMEMBERED, TrackedFace, Tracker, apart
 from landmarks_fastai.schema import schema_from_names
 
@@ -341,6 +342,33 @@ def test_smoothing_steadies_each_face_by_its_number(scene: Scene, follow: bool) 
         return float(np.diff(points, n=2, axis=0).std())
 
     assert shake(True) < 0.5 * shake(False)
+
+
+def test_smoothing_knows_how_sure_each_point_is() -> None:
+    class Unsure(Seer):
+        """Is less sure of the mouth, which shakes."""
+
+        def predict_squares(
+            self, image: NDArray[np.uint8], squares: Sequence[Square], flip: bool = False, refine: int = 0
+        ) -> Landmarks:
+            found = super().predict_squares(image, squares, flip, refine)
+            found.points[:, 2] += 3 * (self.scene.frame % 2)
+            found.scales[:, 2] *= 4
+            return found
+
+    def follow(smooth: bool) -> list[TrackedFace]:
+        own = Scene()
+        tracker = Tracker(Unsure(own), own.detect, smooth=smooth, follow=False)
+        faces = []
+        for _ in range(10):
+            own.shows({"a": (100, 100)})
+            faces += tracker(IMAGE, own.frame / FPS)
+        return faces
+
+    found, steady = follow(smooth=False), SteadyFace()
+    wanted = [steady(face.points, index / FPS, face.confidence) for index, face in enumerate(found)]
+    np.testing.assert_array_equal([face.points for face in follow(smooth=True)], wanted)
+    assert found[0].confidence[2] < 0.5 * found[0].confidence[0]
 
 
 def test_apart() -> None:

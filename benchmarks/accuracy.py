@@ -1,0 +1,244 @@
+"""What each part of the recipe is worth: one change at a time, at equal training time; people held out.
+
+    python benchmarks/accuracy.py --data facial-keypoints-detection.zip
+
+Every row differs from the first by what its name says. Its first seed is timed on a few batches, and all its
+seeds get as many epochs as fit `MINUTES` of the processor's time, at least one: other work on the machine
+changes nothing. Rows are run seed by seed, the first rows first. Writes accuracy.json and accuracy.md after
+each run; what stands in accuracy.json is not run again, so it may be stopped at any time, and several may run
+beside each other, each with rows of its own (--only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback, CancelFitException
+from fastai.torch_core import set_seed
+from holdout import HERE, hold_out, judge, load, machine, read_results, train_on, write_results
+from numpy.typing import NDArray
+
+from landmarks_fastai.config import Recipe, load_recipe
+from landmarks_fastai.data.split import Split
+from landmarks_fastai.data.table import FaceTable
+from landmarks_fastai.training.learner import build_learner
+
+MINUTES = 5.0
+SEEDS = (0, 1, 2)
+BASE = "the default recipe"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe, as it differs from the default one.
+
+    Parameters
+    ----------
+    settings
+        As `--set` takes them.
+    complete
+        Train on rows with all points alone.
+    recipe
+        What it differs from.
+    """
+
+    settings: Sequence[str] = ()
+    complete: bool = False
+    recipe: str = "default"
+
+
+CYCLIC = "{name: cyclic, mode: exp_range, base_lr: 0.0001, max_lr: 0.002, step_up: 150, gamma: 0.999}"
+ROWS: Mapping[str, Mapping[str, Row]] = {
+    "": {BASE: Row()},
+    "Head": {
+        "lin-relu-lin": Row(["model.head=lin-relu-lin"]),
+        "linear": Row(["model.head=linear"]),
+        "simcc": Row(["model.head=simcc"]),
+    },
+    "Loss": {
+        "L1": Row(["training.loss=l1"]),
+        "Wing": Row(["training.loss=wing"]),
+        "Laplace": Row(["training.loss=laplace"]),
+        "no scales beside the points": Row(["model.confidence=false"]),
+    },
+    "Rows": {"rows of four points dropped": Row(complete=True)},
+    "Augmentation": {
+        "none": Row(["augment=none"]),
+        "half as strong": Row(
+            [
+                "augment.rotate=10",
+                "augment.scale=0.07",
+                "augment.shift=0.04",
+                "augment.light=0.07",
+                "augment.contrast=0.2",
+                "augment.blur=0.1",
+                "augment.erase=0.15",
+            ]
+        ),
+        "twice as strong": Row(
+            [
+                "augment.rotate=40",
+                "augment.scale=0.3",
+                "augment.shift=0.16",
+                "augment.light=0.3",
+                "augment.contrast=0.8",
+                "augment.blur=0.4",
+                "augment.erase=0.6",
+            ]
+        ),
+        "no flip": Row(["augment.flip=0"]),
+        "flips that shift the labels": Row(["augment.label_shift=0"]),
+        "a tenth of hard faces": Row(["augment.hard=0.1"]),
+    },
+    "Weights": {"no moving average": Row(["training.ema=0"])},
+    "Input": {f"{size} px": Row([f"model.input_size={size}"]) for size in (48, 96, 128, 160, 224)},
+    "Schedule": {
+        "one-cycle": Row(["training.schedule={name: one_cycle, max_lr: 0.002}"]),
+        "cyclic exp_range": Row([f"training.schedule={CYCLIC}"]),
+    },
+    "Body": {name: Row([f"model.arch={name}"]) for name in ("resnet34", "resnet50")},
+    "The origin": {
+        # one epoch of its ten copies would take many times the budget; all are drawn anew anyway
+        "the origin's recipe": Row(["data.multiplier=1"], complete=True, recipe="resnet18")
+    },
+}
+
+
+class Stop(Callback):
+    """Time the batches of a fit, and end it after a few."""
+
+    BATCHES = 10
+
+    def before_fit(self) -> None:
+        """Begin."""
+        self.times: list[float] = []
+
+    def after_batch(self) -> None:
+        """Take the time."""
+        if self.training:
+            self.times.append(time.process_time())
+        if len(self.times) > self.BATCHES:
+            raise CancelFitException
+
+
+def fitting_epochs(recipe: Recipe, table: FaceTable, train: NDArray[np.int64]) -> int:
+    """Return how many epochs fit the budget, by the processor's time."""
+    set_seed(recipe.seed, reproducible=True)
+    parts = Split(train, train[:1], np.arange(len(table)), "grouped", recipe.seed)
+    learn = build_learner(recipe, table, parts, HERE)
+    stop = Stop()
+    with learn.no_logging():
+        learn.fit(Stop.BATCHES + 1, cbs=[stop])
+    batch = float(np.median(np.diff(stop.times[1:])))
+    return max(1, round(60 * MINUTES / (batch * len(learn.dls.train))))
+
+
+def measure(
+    recipe: Recipe, table: FaceTable, train: NDArray[np.int64], out: NDArray[np.int64]
+) -> dict[str, float | None]:
+    """Train, and judge by the faces held out."""
+    begun = time.process_time()
+    predictor, _, _ = train_on(recipe, table, train, out[:64])
+    minutes = (time.process_time() - begun) / 60
+    report, flipped = judge(predictor, table, out), judge(predictor, table, out, flip=True)
+    return {
+        "rmse": report.overall.rmse,
+        "nme": report.overall.nme_inter_ocular,
+        "flipped": flipped.overall.rmse,
+        "rank correlation": report.calibration.rank_correlation if report.calibration else None,
+        "minutes": minutes,
+    }
+
+
+def main() -> None:
+    """Run what is missing, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="Kaggle's zip, or another in its layout")
+    parser.add_argument("--only", action="append", help="run this row alone; repeatable")
+    options = parser.parse_args()
+    table, groups = load(options.data)
+    train, out = hold_out(groups, 0.2, seed=0)
+    setting = {
+        "train": len(train),
+        "held out": len(out),
+        "sha256": table.digest,
+        "minutes": MINUTES,
+        "machine": machine(),
+    }
+    rows = {name: row for part in ROWS.values() for name, row in part.items()}
+    for seed in SEEDS:
+        for name, row in rows.items():
+            done = read_results("accuracy").get(name, {})
+            if str(seed) in done or (options.only and name not in options.only):
+                continue
+            mine = train[table.complete[train]] if row.complete else train
+            recipe = load_recipe(row.recipe, {"seed": seed}, row.settings)
+            epochs = done["epochs"] if done else fitting_epochs(recipe, table, mine)
+            print(f"{name}, seed {seed}: {epochs} epochs", flush=True)
+            found = measure(
+                recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": epochs})}),
+                table,
+                mine,
+                out,
+            )
+            print(f"  {found}", flush=True)
+            results = read_results("accuracy") | {"setting": setting}
+            results[name] = results.get(name, {}) | {"epochs": epochs, str(seed): found}
+            write_results("accuracy", results)
+            _write_table(results)
+
+
+def _write_table(results: dict[str, Any]) -> None:
+    setting = results["setting"]
+    base = results.get(BASE, {})
+    lines = [
+        "# What each part is worth",
+        "",
+        f"`python benchmarks/accuracy.py`: {setting['train']:,} faces to train, {setting['held out']:,} faces"
+        f" of other people held out (whole groups), the last weights; {setting['machine']}, float32. Each row"
+        " is the default recipe with that one change, trained for as many epochs as fit"
+        f" {setting['minutes']:g} minutes of one core, at least one. RMSE in px of the 96 px images, mean ±"
+        " standard deviation over seeds; the difference is to the default recipe's runs of the same seeds.",
+        "",
+        "| | epochs | minutes | seeds | RMSE | difference | flip averaged | rank correlation |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for part, rows in ROWS.items():
+        lines += [f"| **{part}** | | | | | | | |"] if part else []
+        for name in rows:
+            found = results.get(name, {})
+            seeds = [str(seed) for seed in SEEDS if str(seed) in found]
+            if not seeds:
+                continue
+            both = [seed for seed in seeds if seed in base]
+            gaps = [found[seed]["rmse"] - base[seed]["rmse"] for seed in both]
+            sure = [found[seed]["rank correlation"] for seed in seeds]
+            cells = [
+                name,
+                str(found["epochs"]),
+                f"{np.mean([found[seed]['minutes'] for seed in seeds]):.1f}",
+                str(len(seeds)),
+                _spread([found[seed]["rmse"] for seed in seeds]),
+                "" if name == BASE or not gaps else _spread(gaps, "+"),
+                _spread([found[seed]["flipped"] for seed in seeds]),
+                "" if None in sure else f"{np.mean(sure):.2f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    (HERE / "accuracy.md").write_text("\n".join(lines) + "\n")
+
+
+def _spread(values: Sequence[float], sign: str = "") -> str:
+    """Write mean and, of several, standard deviation."""
+    mean = format(float(np.mean(values)), f"{sign}.3f")
+    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.3f}"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # what is timed is one core
+    main()
