@@ -465,13 +465,10 @@ def web(
 
       landmarks-fastai web --model runs/default --port 8000
     """
-    from landmarks_fastai.inference.modelfile import default_models, find_models, resolve_models
+    from landmarks_fastai.inference.modelfile import known_models, resolve_models
     from landmarks_fastai.web import serve
 
-    if model is not None:
-        models = resolve_models([model])
-    else:
-        models = find_models(RUNS) if RUNS.is_dir() else default_models(RUNS)
+    models = known_models(RUNS) if model is None else resolve_models([model])
     serve(models, detector=detector, port=port, open_browser=not no_browser)
 
 

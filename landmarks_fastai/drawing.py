@@ -70,7 +70,7 @@ class Style:
 STYLE = Style()
 
 UNSURE = 0.5
-"""A point of less confidence is drawn hollow: more likely than not it lies farther off than counts as near."""
+"""A point of less confidence is drawn hollow: more likely than not it lies farther off than is near."""
 
 
 def draw_points(

@@ -124,7 +124,7 @@ class Answer:
     note
         A sentence about it.
     drawing, csv, json
-        The files to look at and to download; None where there is no face. A video has no JSON.
+        The files to look at and to download; None where there is no face.
     rows
         Of a photo: one for each point, as `COLUMNS`; an unknown confidence is "–".
     """

@@ -231,6 +231,18 @@ def default_models(runs: str | Path) -> list[Path]:
     return newest_models(runs) if _trained_models(Path(runs)) or not released else released[:1]
 
 
+def known_models(runs: str | Path) -> list[Path]:
+    """Return all that there is to choose from: what was trained, the newest first, then what was released.
+
+    Raises
+    ------
+    UserError
+        If there is neither.
+    """
+    released = released_models()
+    return [*(find_models(runs) if _trained_models(Path(runs)) or not released else []), *released]
+
+
 def resolve_models(paths: Sequence[str | Path]) -> list[Path]:
     """Return the model files that `paths` mean; a folder with fold-1, fold-2 … means all of these.
 

@@ -25,6 +25,7 @@ from landmarks_fastai.inference.modelfile import (
     ModelHeader,
     default_models,
     find_models,
+    known_models,
     newest_models,
     open_model,
     released_models,
@@ -258,14 +259,19 @@ def test_where_nothing_was_trained_the_released_model_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(modelfile, "RELEASED", tmp_path / "models")
-    with pytest.raises(UserError, match="landmarks-fastai train"):
-        default_models(tmp_path / "runs")
+    for choose in (default_models, known_models):
+        with pytest.raises(UserError, match="landmarks-fastai train"):
+            choose(tmp_path / "runs")
     (tmp_path / "models").mkdir()
     for name in ("resnet34", "resnet18"):
         (tmp_path / "models" / f"{name}.safetensors").touch()
     assert default_models(tmp_path / "runs") == [tmp_path / "models" / "resnet18.safetensors"]
+    released = [tmp_path / "models" / f"{name}.safetensors" for name in ("resnet18", "resnet34")]
+    (tmp_path / "runs").mkdir()  # nothing was trained in it yet
+    assert known_models(tmp_path / "runs") == released
     trained = put_models(tmp_path / "runs", "mine")
     assert default_models(tmp_path / "runs") == trained
+    assert known_models(tmp_path / "runs") == [*trained, *released]
 
 
 @pytest.mark.parametrize("path", released_models(), ids=lambda path: path.stem)

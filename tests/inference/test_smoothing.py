@@ -75,7 +75,7 @@ def test_faster_is_followed_closer() -> None:
 
 
 def test_a_point_moves_the_less_the_less_sure_it_is() -> None:
-    far = FACE + [[0, 3], [0, 0], [0, 0], [0, 0], [0, -3]]  # the middle stays where it is
+    far = FACE + np.array([[0, 3], [0, 0], [0, 0], [0, 0], [0, -3]])  # the middle stays where it is
     sure = np.array([0.2, 0.8, 0.8, 0.8, 0.9])
     moved = []
     for confidence in (None, np.full(5, np.nan), np.full(5, 0.3), sure):
