@@ -243,7 +243,7 @@ def _write_table(results: dict[str, Any]) -> None:
     }
     lines += [
         "",
-        f"RMSE of every {SPOILT}rd of these faces, spoilt (see release.md), mean over seeds, by augmentation:",
+        f"Every {SPOILT}rd of these faces spoilt as in release.md: RMSE by augmentation, means over seeds.",
         "",
         f"| | {' | '.join(shown)} |",
         f"| --- |{' --- |' * len(shown)}",

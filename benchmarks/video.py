@@ -29,7 +29,8 @@ from landmarks_fastai.inference.faces import open_detector
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.inference.tracking import TrackedFace, Tracker
 from landmarks_fastai.tasks.video import annotate_video
-from landmarks_fastai.videofile import VideoReader, VideoWriter
+from landmarks_fastai.videofile import VideoReader
+from landmarks_fastai.videowriter import VideoWriter
 
 SIZE, FPS, FRAMES = (640, 360), 25, 250
 RUNS = 3

@@ -594,7 +594,7 @@ def example_photos(folder: Path) -> list[Path]:
 
 def example_video(folder: Path) -> Path:
     """Write a video of two seconds that goes along a drawn picture."""
-    from landmarks_fastai.videofile import VideoWriter
+    from landmarks_fastai.videowriter import VideoWriter
 
     path, rate = folder / "drawn.mp4", Fraction(25)
     picture, _ = draw_picture(12, (480, 360))

@@ -16,7 +16,7 @@ from PIL import Image
 from landmarks_fastai import cli
 from landmarks_fastai.data.synthetic import draw_faces, draw_picture
 from landmarks_fastai.data.table import FaceTable
-from landmarks_fastai.videofile import VideoWriter
+from landmarks_fastai.videowriter import VideoWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.videofile import WAITING, VideoReader, VideoWriter, check_video_name
+from landmarks_fastai.videofile import VideoReader
+from landmarks_fastai.videowriter import WAITING, VideoWriter, check_video_name
 
 av = pytest.importorskip("av")
 

@@ -34,7 +34,8 @@ from landmarks_fastai.inference.modelfile import ModelHeader, save_model
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.network import build_network
 from landmarks_fastai.schema import KAGGLE15, Schema
-from landmarks_fastai.videofile import VideoReader, VideoWriter
+from landmarks_fastai.videofile import VideoReader
+from landmarks_fastai.videowriter import VideoWriter
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -18,7 +18,8 @@ from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.interrupt import Interrupt
 from landmarks_fastai.schema import Schema
 from landmarks_fastai.tasks.pointfile import check_point_file, open_point_file
-from landmarks_fastai.videofile import VideoReader, VideoWriter, check_video_name
+from landmarks_fastai.videofile import VideoReader
+from landmarks_fastai.videowriter import VideoWriter, check_video_name
 
 Progress = Callable[[int, int | None], None]
 
@@ -127,9 +128,7 @@ def annotate_video(
             if draw and schema is not None:
                 for face in faces:
                     label = str(face.number) if len(numbers) > 1 else None
-                    image = draw_points(
-                        image, face.points, schema, confidence=face.confidence, label=label
-                    )
+                    image = draw_points(image, face.points, schema, confidence=face.confidence, label=label)
             for picture in pictures:
                 picture.write(image, frame.time - Fraction(start))
             done += 1
