@@ -169,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="Kaggle's zip, or another in its layout")
     parser.add_argument("--only", action="append", help="run this row alone; repeatable")
+    parser.add_argument("--seed", type=int, choices=SEEDS, help="run this seed alone")
     options = parser.parse_args()
     table, groups = load(options.data)
     train, out = hold_out(groups, 0.2, seed=0)
@@ -180,7 +181,7 @@ def main() -> None:
         "machine": machine(),
     }
     rows = {name: row for part in ROWS.values() for name, row in part.items()}
-    for seed in SEEDS:
+    for seed in SEEDS if options.seed is None else (options.seed,):
         for name, row in rows.items():
             done = read_results("accuracy").get(name, {})
             if str(seed) in done or (options.only and name not in options.only):
@@ -224,6 +225,7 @@ def _write_table(results: dict[str, Any]) -> None:
                 continue
             both = [seed for seed in seeds if seed in base]
             gaps = [found[seed]["rmse"] - base[seed]["rmse"] for seed in both]
+            flipped = [found[seed]["flipped"] for seed in seeds if found[seed]["flipped"] is not None]
             sure = [found[seed]["rank correlation"] for seed in seeds]
             cells = [
                 name,
@@ -232,7 +234,7 @@ def _write_table(results: dict[str, Any]) -> None:
                 str(len(seeds)),
                 _spread([found[seed]["rmse"] for seed in seeds]),
                 "" if name == BASE or not gaps else _spread(gaps, "+"),
-                _spread([found[seed]["flipped"] for seed in seeds]),
+                _spread(flipped) if flipped else "",
                 "" if None in sure else f"{np.mean(sure):.2f}",
             ]
             lines.append(f"| {' | '.join(cells)} |")

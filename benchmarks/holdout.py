@@ -26,7 +26,7 @@ from landmarks_fastai.evaluation import Report, evaluate_points
 from landmarks_fastai.inference.modelfile import ModelHeader
 from landmarks_fastai.inference.predictor import Predictor, torch_run
 from landmarks_fastai.training.callbacks import EpochLog, weights_to_keep
-from landmarks_fastai.training.learner import build_learner
+from landmarks_fastai.training.learner import augmentation, build_learner
 
 HERE = Path(__file__).resolve().parent
 
@@ -82,7 +82,8 @@ def train_on(
     seconds = time.perf_counter() - begun
     learn.model.load_state_dict(weights_to_keep(learn))
     network = learn.model.cpu().eval().to(memory_format=torch.contiguous_format)
-    header = ModelHeader.from_dict(learn.header, HERE)
+    shift = augmentation(learn.dls).label_shift
+    header = ModelHeader.from_dict({**learn.header, "label_shift": shift}, HERE)
     return Predictor(header, torch_run(network, header, "cpu")), network, seconds
 
 

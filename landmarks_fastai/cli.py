@@ -133,6 +133,10 @@ def train(
         Optional[float], typer.Option("--lr", help="Highest learning rate of the schedule.")
     ] = None,
     seed: SeedOption = None,
+    start: Annotated[
+        Optional[str],
+        typer.Option("--start", help="Begin with a model's weights: a file, run or resnet18."),
+    ] = None,
     data: DataOption = None,
     fixes: FixesOption = None,
     out: Annotated[Optional[Path], typer.Option("--out", help="Run folder. Default: runs/RECIPE.")] = None,
@@ -166,7 +170,7 @@ def train(
 
       landmarks-fastai train --arch resnet34 --epochs 30 --lr 0.002
 
-      landmarks-fastai train --data my_points.csv --set augment.rotate=45
+      landmarks-fastai train --data my_points.csv --start resnet18
 
       landmarks-fastai train --folds 5 --out runs/folds
 
@@ -174,6 +178,7 @@ def train(
     """
     overrides = {
         "model.arch": arch,
+        "model.start": start,
         "training.epochs": epochs,
         "training.batch_size": batch_size,
         "training.schedule.max_lr": lr,

@@ -74,11 +74,20 @@ class Model(Options):
     head: Head = LinReluLinHead()
     input_size: int = Field(96, ge=32, le=1024, description="side of the square that the network sees, px")
     pretrained: bool = Field(False, description="start from ImageNet weights (fetched once; needs a network)")
+    start: str | None = Field(
+        None, description="begin with this model's weights, as far as they fit; a deeper ResNet grows from it"
+    )
     confidence: bool = Field(True, description="learn beside each point how far off it may be")
     two_schemes: bool = Field(
         False,
         description="incomplete rows are labelled by a rule of their own: learn both, answer by the other",
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Model:
+        if self.pretrained and self.start is not None:
+            raise ValueError("start and pretrained both say what to begin with; leave one of them out")
+        return self
 
 
 # --- data ----------------------------------------------------------------------------------------

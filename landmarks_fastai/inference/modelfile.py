@@ -269,7 +269,7 @@ def _folds(folder: Path) -> list[Path]:
 
 
 def resolve_model(path: str | Path) -> Path:
-    """Return the model file that `path`, a file or a run folder, means.
+    """Return the model file that `path` means: a file, a run folder, or the name of a released model.
 
     Raises
     ------
@@ -282,9 +282,13 @@ def resolve_model(path: str | Path) -> Path:
         if not model.is_file():
             raise UserError(f"{path}: no {MODEL_NAME} in this folder; name a run that has ended")
         return model
-    if not path.is_file():
-        raise UserError(f"{path}: no such model file; train one: landmarks-fastai train --config quick")
-    return path
+    if path.is_file():
+        return path
+    released = {model.stem: model for model in released_models()}
+    if str(path) in released:
+        return released[str(path)]
+    others = f", or name a released one: {', '.join(released)}" if released else ""
+    raise UserError(f"{path}: no such model file; train one: landmarks-fastai train --config quick{others}")
 
 
 def _open_safetensors(path: Path) -> LoadedModel:

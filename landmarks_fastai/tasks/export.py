@@ -74,8 +74,8 @@ def export_model(model: Path, out: Path, half: bool = False, overwrite: bool = F
 
 def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
     """Leave of the paths in a recipe their last part: what is handed on tells nobody of this machine."""
-    data = dict(recipe.get("data", {}))
-    for key in ("source", "fixes"):
-        if isinstance(data.get(key), str):
-            data[key] = PurePath(data[key]).name
-    return {**recipe, "data": data}
+    parts = {part: dict(recipe.get(part, {})) for part in ("data", "model")}
+    for part, key in (("data", "source"), ("data", "fixes"), ("model", "start")):
+        if isinstance(parts[part].get(key), str):
+            parts[part][key] = PurePath(parts[part][key]).name
+    return {**recipe, **parts}

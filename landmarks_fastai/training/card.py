@@ -32,6 +32,7 @@ def model_card(header: dict[str, Any], report: Report, data: dict[str, Any]) -> 
         f"- **Data:** {data['source']}, {data['rows']:,} faces (SHA-256 {data['sha256']}).",
         f"- **Split:** {kind}; {data['split']['rows']['train']:,} faces to train,"
         f" {data['split']['rows']['valid']:,} to validate.",
+        *([f"- **Began with:** the weights of {start}."] if (start := recipe["model"]["start"]) else []),
         f"- **Input:** {header['input_size']} px square, {'gray' if header['channels'] == 1 else 'RGB'}.",
         "",
         f"Scores on the validation faces (px of {report.image_size} px images; the kept epoch was chosen by"

@@ -32,11 +32,12 @@ from landmarks_fastai.drawing import history_figure, judged_sheet, lr_find_figur
 from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.evaluation import Report, evaluate_points
 from landmarks_fastai.files import read_json, replacing, write_json, write_text
-from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, save_model
+from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, open_model, save_model
 from landmarks_fastai.inference.onnx_export import export_onnx
 from landmarks_fastai.inference.predictor import torch_device
 from landmarks_fastai.interrupt import Interrupt
 from landmarks_fastai.network import resnet, unscale_points
+from landmarks_fastai.training.begin import begin_with
 from landmarks_fastai.training.callbacks import (
     AverageWeights,
     EpochLog,
@@ -130,12 +131,17 @@ def train(
     check_machine(recipe)
     with locked(folder):
         table, parts, learn = _prepare(recipe, folder, cache, progress)
+        begun = None
+        if recipe.model.start is not None:
+            begun = _begin(learn, recipe.model.start, table, parts)
         watchers = logging_callbacks(recipe, folder)
         if is_taken(folder):
             clear(folder)
         write_text(folder / "config.yaml", dump_recipe(recipe))
         write_json(folder / "data.json", describe_data(table, parts))
         _tell(reporter, learn, parts)
+        if begun is not None:
+            reporter.note(begun)
         return _fit(learn, recipe, table, parts, folder, reporter, watchers, None)
 
 
@@ -184,7 +190,9 @@ def find_lr(
         The rate it suggests (its "valley"), and where the plot was saved.
     """
     check_machine(recipe)
-    *_, learn = _prepare(recipe, folder, cache, progress)
+    table, parts, learn = _prepare(recipe, folder, cache, progress)
+    if recipe.model.start is not None:
+        _begin(learn, recipe.model.start, table, parts)
     learn.remove_cbs([ScheduleByStep, AverageWeights, FindLabelShift])
     # fastai writes the weights to put back into `model_dir`
     with learn.no_logging(), tempfile.TemporaryDirectory() as learn.model_dir:
@@ -206,6 +214,39 @@ def _prepare(
     table = load_table(recipe.data, cache, recipe.seed, progress)
     parts = split_by(table, recipe.data, recipe.seed)
     return table, parts, build_learner(recipe, table, parts, folder)
+
+
+def _begin(learn: Learner, start: str, table: FaceTable, parts: Split) -> str:
+    """Take up the weights of an earlier model, and how its labels lay; return a sentence about it.
+
+    Raises
+    ------
+    UserError
+        If it does not fit, or was trained on faces that are to validate now.
+    """
+    model = open_model(start)
+    if model.network is None:
+        raise UserError(f"model.start {start}: ONNX, without weights to go on with; name a .safetensors")
+    data = model.path.parent / "data.json"
+    said = "; if it was trained on faces that validate here, their numbers are too good"
+    if data.is_file():
+        known, mine = read_json(data), describe_table(table)
+        said = ""
+        if known["sha256"] == mine["sha256"] and known["rows"] == mine["rows"]:
+            seen = np.intersect1d(known["split"]["train"], parts.valid)
+            if len(seen):
+                raise UserError(
+                    f"model.start {start}: it was trained on {len(seen):,} of the {len(parts.valid):,} faces"
+                    " that are to validate here; split them as it did (same seed, split and valid_fraction)"
+                )
+    points = model.header.landmarks.points
+    try:
+        begin_with(learn.model, model.network.state_dict(), points == table.schema.points, len(points))
+    except UserError as error:
+        raise UserError(f"model.start {start}: {error}") from error
+    if any(isinstance(callback, FindLabelShift) for callback in learn.cbs):
+        augmentation(learn.dls).label_shift = model.header.label_shift
+    return f"begins with {model.path}{said}"
 
 
 def _fit(

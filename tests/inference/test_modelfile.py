@@ -279,6 +279,7 @@ def test_a_released_model_opens_and_tells_nobody_of_a_machine(path: Path, faces:
     assert path.stat().st_size < 50e6
     predictor = Predictor.open(path, "cpu")
     assert "/" not in predictor.header.recipe["data"]["source"]
+    assert "/" not in (predictor.header.recipe["model"].get("start") or "")
     found = predictor.predict_crops(faces.images)
     assert np.isfinite(found.points).all()
     assert np.isfinite(found.confidence).all()

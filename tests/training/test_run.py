@@ -262,6 +262,58 @@ def test_the_lr_finder_saves_its_plot(tmp_path: Path, own_cache: Path) -> None:
     assert not is_taken(tmp_path / "run")
 
 
+def begins_with(start: Path | str, count: int = 60, **model: object) -> Recipe:
+    """Return a recipe of a single epoch at a rate of nearly nothing."""
+    recipe = small_recipe(epochs=1, ema=0.0, schedule={"name": "flat_cos", "max_lr": 1e-12})
+    entries = recipe.model_dump()
+    entries["model"] |= {"start": str(start), **model}
+    entries["data"]["count"] = count
+    entries["training"]["optimizer"] = {"name": "adamw", "weight_decay": 0.0}
+    return check_recipe(entries, "a test")
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet34"])
+def test_a_run_may_begin_with_another_s_weights(
+    whole: Path, tmp_path: Path, own_cache: Path, arch: str
+) -> None:
+    listener = Listener()
+    train(begins_with(whole, arch=arch), tmp_path / "run", own_cache, listener)
+    before, after = (load_file(folder / "model.safetensors") for folder in (whole, tmp_path / "run"))
+    for name, tensor in before.items():
+        if tensor.ndim > 1:  # the statistics of normalisations go on
+            torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6, msg=name)
+    assert f"Began with:** the weights of {whole}" in (tmp_path / "run" / "README.md").read_text()
+    assert any(f"begins with {whole}/model.safetensors" in note for note in listener.notes)
+    assert not any("too good" in note for note in listener.notes)
+
+
+def test_a_run_can_t_begin_with_what_has_seen_its_validation_faces(
+    whole: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    recipe = begins_with(whole).model_copy(update={"seed": 3})
+    other = recipe.model_copy(update={"data": recipe.data.model_copy(update={"valid_fraction": 0.3})})
+    with pytest.raises(UserError, match=r"model\.start .*: it was trained on \d+ of the \d+ faces that are"):
+        train(other, tmp_path / "run", own_cache, Listener())
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((whole / "model.safetensors").read_bytes())
+    listener = Listener()
+    train(begins_with(alone), tmp_path / "run", own_cache, listener)
+    assert any("too good" in note for note in listener.notes)
+
+
+def test_what_a_run_can_t_begin_with(whole: Path, tmp_path: Path, own_cache: Path) -> None:
+    for start, said in (
+        (whole / "model.onnx", "name a .safetensors"),
+        ("none", "no such model file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            train(begins_with(start), tmp_path / "run", own_cache, Listener())
+    with pytest.raises(UserError, match=r"model\.start .*: its body is of another kind"):
+        train(begins_with(whole, arch="resnet50"), tmp_path / "run", own_cache, Listener())
+    with pytest.raises(UserError, match="start and pretrained both"):
+        begins_with(whole, pretrained=True)
+
+
 def test_folders_are_numbered(tmp_path: Path) -> None:
     assert next_folder(tmp_path, "quick") == tmp_path / "quick"
     (tmp_path / "quick").mkdir()
