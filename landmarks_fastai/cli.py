@@ -252,6 +252,8 @@ def evaluate(
         table = table.rows(unseen)
         who = "the model did not train" if len(paths) == 1 else "no model trained"
         _say(f"judging the {len(table):,} faces that {who} on (--rows all takes every one)")
+    elif rows == "auto" and not all((path.parent / "data.json").is_file() for path in paths):
+        _say(f"judging all {len(table):,} faces; a model file alone does not say which it was trained on")
     beside = paths[0].parent if len(paths) == 1 else models[0] if len(models) == 1 else Path()
     folder = out or beside / "evaluation"
     report = evaluate_model(predictor, table, folder, flip)

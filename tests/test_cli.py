@@ -286,6 +286,18 @@ def test_evaluate_on_other_data_takes_every_row(
     assert metrics["overall"]["rmse"] == pytest.approx(numbers(predictor, other)["overall"]["rmse"], abs=1e-3)
 
 
+def test_evaluate_says_what_a_lone_model_file_does_not(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(here / "runs" / "quick" / "model.safetensors", alone)
+    said = "a model file alone does not say which it was trained on"
+    assert run(["evaluate", str(alone), "--device", "cpu"]) == 0
+    assert f"judging all 60 faces; {said}" in capsys.readouterr().out
+    assert run(["evaluate", "runs/quick", "--device", "cpu"]) == 0
+    assert said not in capsys.readouterr().out
+
+
 def test_evaluate_opens_the_onnx_file_and_a_trusted_pickle(here: Path, tmp_path: Path) -> None:
     found = []
     for name in ("model.safetensors", "model.onnx", "model.pkl"):
