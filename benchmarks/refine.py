@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.data.source import default_cache
 from landmarks_fastai.evaluation import inter_ocular_distance, nme
-from landmarks_fastai.framing import Square
+from landmarks_fastai.framing import Square, apart
 from landmarks_fastai.images import read_image
 from landmarks_fastai.inference.faces import open_detector
 from landmarks_fastai.inference.predictor import Predictor
-from landmarks_fastai.inference.tracking import SAME, apart
+from landmarks_fastai.inference.tracking import SAME
 from landmarks_fastai.schema import KAGGLE15
 from landmarks_fastai.tasks.evaluate import unseen_rows
 

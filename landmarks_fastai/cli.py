@@ -54,16 +54,17 @@ FixesOption = Annotated[
 SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of everything that is drawn.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 ModelOption = Annotated[
-    Optional[Path], typer.Option("--model", help="Run folder or model file. Default: newest run.")
+    Optional[Path], typer.Option("--model", help="Run, model file or resnet18. Default: newest run.")
 ]
 ModelsOption = Annotated[
     Optional[list[Path]],
     typer.Option(
-        "--model", help="Run folder or model file; several are averaged. Default: newest run. Repeatable."
+        "--model", help="Run, model file or resnet18; several are averaged. Default: newest run. Repeatable."
     ),
 ]
 ModelsArgument = Annotated[
-    list[Path], typer.Argument(help="Run folders or model files; several are averaged.", metavar="MODEL...")
+    list[Path],
+    typer.Argument(help="Runs, model files or resnet18; several are averaged.", metavar="MODEL..."),
 ]
 DetectorOption = Annotated[
     str,
@@ -241,7 +242,7 @@ def evaluate(
     if rows not in ("auto", "all"):
         raise UserError(f"--rows {rows}: choose auto or all")
     from landmarks_fastai.inference.ensemble import open_models
-    from landmarks_fastai.inference.modelfile import resolve_models
+    from landmarks_fastai.inference.modelfile import RELEASED, resolve_models
     from landmarks_fastai.tasks.evaluate import evaluate_model, unseen_rows
 
     paths = resolve_models(models)
@@ -252,10 +253,15 @@ def evaluate(
         table = table.rows(unseen)
         who = "the model did not train" if len(paths) == 1 else "no model trained"
         _say(f"judging the {len(table):,} faces that {who} on (--rows all takes every one)")
-    elif rows == "auto" and not all((path.parent / "data.json").is_file() for path in paths):
+        if start := predictor.header.recipe.get("model", {}).get("start"):
+            _say(f"{start}, which it began with, may have been trained on some of them")
+    lone = not all((path.parent / "data.json").is_file() for path in paths)
+    if rows == "auto" and lone and unseen is not None:
+        _say("one of the models is a file alone, which does not say which faces it was trained on")
+    elif rows == "auto" and lone:
         _say(f"judging all {len(table):,} faces; a model file alone does not say which it was trained on")
     beside = paths[0].parent if len(paths) == 1 else models[0] if len(models) == 1 else Path()
-    folder = out or beside / "evaluation"
+    folder = out or (Path() if beside == RELEASED else beside) / "evaluation"
     report = evaluate_model(predictor, table, folder, flip)
     _print_report(report)
     calibration = "" if report.calibration is None else ", calibration.png"

@@ -9,6 +9,7 @@ pixel at (0, 0), so that the whole of a W x H picture is (0, 0, W, H).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -49,6 +50,15 @@ class Square:
         # in float64: far to the right in a large picture, float32 would round twice
         edges = (points.astype(np.float64) + 0.5) * (self.side / size) + (self.left, self.top)
         return np.asarray(edges - 0.5, dtype=np.float32)
+
+
+def apart(one: Square, other: Square) -> float:
+    """Return how far two squares are from being the same.
+
+    The distance of their middles in shares of their side, plus the logarithm of how much larger one is.
+    """
+    distance = math.dist(one.middle, other.middle)
+    return distance / math.sqrt(one.side * other.side) + abs(math.log(one.side / other.side))
 
 
 def middle_square(width: int, height: int) -> Square:

@@ -153,7 +153,8 @@ def open_model(path: str | Path, trust_pickle: bool = False, device: str = "auto
     Parameters
     ----------
     path
-        A ``.safetensors`` or ``.onnx`` file of ours, a run folder, or fastai's ``.pkl``.
+        A ``.safetensors`` or ``.onnx`` file of ours, a run folder, a released model's name, or fastai's
+        ``.pkl``.
     trust_pickle
         Open a ``.pkl``.
     device

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from landmarks_fastai.calibration import chance_near
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.framing import Square, cut_square, fit_square, middle_square
+from landmarks_fastai.framing import Square, apart, cut_square, fit_square, middle_square
 from landmarks_fastai.images import MAX_PIXELS
 from landmarks_fastai.inference.modelfile import LoadedModel, ModelHeader, open_model
 from landmarks_fastai.schema import Schema
@@ -33,6 +33,11 @@ Run = Callable[[NDArray[np.uint8]], tuple[Floats, ...]]
 (B, K) Laplace scales of their errors along x and along y, in the same pixels."""
 
 
+ALIKE = 0.25
+"""Points from a square that is more `apart` from the last one are not averaged with its: a face that is cut
+off, or far too small, can't be seen well, whatever the network claims. Measured in benchmarks/refine.md."""
+
+
 @dataclass(frozen=True)
 class Landmarks:
     """The points of B faces.
@@ -45,7 +50,7 @@ class Landmarks:
         (B, K) float32: the Laplace scales of the points' errors along x and along y, pixels of the picture:
         so far off they are expected to lie. NaN where the model was trained without confidence.
     squares
-        The square of each face that the points were found in.
+        The square of each face that the points were found in; of several looks the last.
     """
 
     points: Floats
@@ -153,8 +158,9 @@ class Predictor:
             Average with the prediction on the mirrored face.
         refine
             How often the square is laid anew around the points that were found in it, as the faces of
-            training lay in theirs, and the points are found again. All that was found is averaged
-            (`mean_landmarks`); of a model that does not know its points' scales, the last counts alone.
+            training lay in theirs, and the points are found again. All that was found in squares that
+            are `ALIKE` is averaged (`mean_landmarks`); of a model that does not know its points' scales, the
+            last counts alone.
 
         Returns
         -------
@@ -181,8 +187,9 @@ class Predictor:
                 self.square_around(face) or old for face, old in zip(looks[-1].points, squares, strict=True)
             ]
             looks.append(self._find([(image, square) for square in squares], batch_size=64, flip=flip))
-        # a square that was far off is no place to see well from; only scales tell
-        return mean_landmarks(looks) if np.isfinite(looks[-1].scales).all() else looks[-1]
+        if not np.isfinite(looks[-1].scales).all():
+            return looks[-1]
+        return mean_landmarks([_where_alike(look, looks[-1]) for look in looks])
 
     def square_around(self, points: NDArray[np.floating]) -> Square | None:
         """Return the square in which a face's (K, 2) points lie as the faces of training did in theirs.
@@ -301,6 +308,17 @@ def onnx_run(model: LoadedModel) -> tuple[Run, str]:
         return tuple(session.run(wanted, {"image": image}))
 
     return run, "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+
+
+def _where_alike(look: Landmarks, last: Landmarks) -> Landmarks:
+    """Return what a look found, and for faces whose square it had wrong what the last one found."""
+    pairs = zip(look.squares, last.squares, strict=True)
+    alike = np.array([apart(*pair) < ALIKE for pair in pairs], bool)[:, None]
+    return Landmarks(
+        np.where(alike[..., None], look.points, last.points),
+        np.where(alike, look.scales, last.scales),
+        last.squares,
+    )
 
 
 def _squares(image: NDArray[np.uint8], boxes: ArrayLike | None) -> list[Square]:

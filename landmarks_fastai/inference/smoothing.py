@@ -65,7 +65,7 @@ class OneEuro:
         size
             Length that counts as one face.
         trust
-            (K,) or one: which share of its step each place takes, 1 is the paper's filter.
+            (K,) or one: by what each place's cutoff is multiplied, 1 is the paper's filter.
         """
         if self.value is None or self.velocity is None:
             self.value, self.velocity = value.copy(), np.zeros_like(value)
@@ -77,7 +77,7 @@ class OneEuro:
             share = _share(np.array(self.cutoffs.of_speed), elapsed)
             velocity = np.where(fresh, 0.0, self.velocity + share * (velocity - self.velocity))
             cutoff = self.cutoffs.still + self.cutoffs.speed * np.hypot(*velocity.T)
-            share = trust * _share(cutoff, elapsed)
+            share = _share(trust * cutoff, elapsed)
             self.value = before + share[:, None] * (value - before)
             self.velocity = velocity
         return self.value.copy()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from landmarks_fastai.framing import Square
+from landmarks_fastai.framing import Square, apart
 from landmarks_fastai.inference.faces import Detector
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.inference.smoothing import SteadyFace
@@ -269,15 +269,6 @@ class Tracker:
     def _is_free(self, square: Square, distance: float) -> bool:
         """Tell whether no tracked face is that near."""
         return all(apart(square, track.square) >= distance for track in self._tracks)
-
-
-def apart(one: Square, other: Square) -> float:
-    """Return how far two squares are from being the same.
-
-    The distance of their middles in shares of their side, plus the logarithm of how much larger one is.
-    """
-    distance = math.dist(one.middle, other.middle)
-    return distance / math.sqrt(one.side * other.side) + abs(math.log(one.side / other.side))
 
 
 def _in_sight(square: Square, image: Picture) -> bool:

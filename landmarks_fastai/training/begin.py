@@ -25,9 +25,9 @@ def begin_with(network: nn.Module, learnt: Mapping[str, Tensor], same_points: bo
     """Give a network the weights of an earlier one.
 
     The body must be of the same kind, but may have more blocks in a stage: these begin as identities, so that
-    the whole answers as the earlier one does (Chen et al. 2016, Net2Net, section 2.3). A stem for gray sums
-    what one for RGB has learnt, and one for RGB shares out what one for gray has. Of the head all is taken
-    that has the same name and shape, but what belongs to single points only where the points are the same.
+    the whole answers as the earlier one does (Chen et al. 2016, Net2Net). A stem for gray sums what one for
+    RGB has learnt, and one for RGB shares out what one for gray has. Of the head those layers are taken that
+    have the same names and shapes; those of single points only where the points are the same.
 
     Parameters
     ----------
@@ -47,24 +47,30 @@ def begin_with(network: nn.Module, learnt: Mapping[str, Tensor], same_points: bo
     """
     state = network.state_dict()
     known = {found[0] for found in map(BLOCK.match, learnt) if found}
+    misfits = {name for name, own in state.items() if name not in learnt or learnt[name].shape != own.shape}
+    # of a layer all or nothing: a bias without its weights means nothing
+    broken = {_layer(name) for name in misfits | (learnt.keys() - state.keys())}
+    of_points = set() if same_points else {n_points, 2 * n_points, 4 * n_points}
+    broken |= {_layer(name) for name, tensor in learnt.items() if tensor.ndim and len(tensor) in of_points}
     for name, tensor in learnt.items():
-        if not name.startswith("0."):
-            alike = name in state and state[name].shape == tensor.shape
-            if alike and (same_points or tensor.ndim == 0 or len(tensor) not in (n_points, 2 * n_points)):
-                state[name] = tensor
-        elif name == STEM and name in state:
+        if name == STEM and name in state:
             state[name] = _for_channels(tensor, state[name].shape[1])
-        elif name in state and state[name].shape == tensor.shape:
+        elif not name.startswith("0."):
+            if name in state and _layer(name) not in broken:
+                state[name] = tensor
+        elif name not in misfits and name in state:
             state[name] = tensor
         else:
-            raise UserError(
-                "its body is of another kind, or deeper; begin with one of the same or fewer layers"
-            )
+            raise UserError("its body is of another kind, or deeper; begin with one of no more layers")
     for block in {found[0] for found in map(BLOCK.match, state) if found} - known:
         last = max(block + norm for norm in LAST_NORM if f"{block}{norm}.weight" in state)
         for part in ("weight", "bias"):
             state[f"{last}.{part}"] = torch.zeros_like(state[f"{last}.{part}"])
     network.load_state_dict(state)
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _for_channels(stem: Tensor, channels: int) -> Tensor:

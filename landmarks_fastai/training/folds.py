@@ -33,6 +33,7 @@ from landmarks_fastai.training.run import (
     resume,
     train,
 )
+from landmarks_fastai.training.start import check_start, open_start
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ def train_folds(
     check_machine(recipe)
     with locked(folder):
         table, parts = _load(recipe, cache, progress)
+        if (start := open_start(recipe)) is not None:
+            if folder.resolve() in start.path.resolve().parents:
+                raise UserError(f"model.start {start.path}: it lies in the folder that is to be replaced")
+            for part in parts:
+                check_start(start, recipe, table, part)
         if is_taken(folder):
             clear(folder)
         write_text(folder / "config.yaml", dump_recipe(recipe))

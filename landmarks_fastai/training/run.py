@@ -32,12 +32,11 @@ from landmarks_fastai.drawing import history_figure, judged_sheet, lr_find_figur
 from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.evaluation import Report, evaluate_points
 from landmarks_fastai.files import read_json, replacing, write_json, write_text
-from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, open_model, save_model
+from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, save_model
 from landmarks_fastai.inference.onnx_export import export_onnx
 from landmarks_fastai.inference.predictor import torch_device
 from landmarks_fastai.interrupt import Interrupt
 from landmarks_fastai.network import resnet, unscale_points
-from landmarks_fastai.training.begin import begin_with
 from landmarks_fastai.training.callbacks import (
     AverageWeights,
     EpochLog,
@@ -50,6 +49,13 @@ from landmarks_fastai.training.card import model_card
 from landmarks_fastai.training.checkpoint import BEST, LAST, Checkpoint, Resume, epochs_from, read_tensors
 from landmarks_fastai.training.learner import augmentation, build_learner, logging_callbacks
 from landmarks_fastai.training.schedules import ScheduleByStep
+from landmarks_fastai.training.start import (
+    begin_from,
+    check_start,
+    find_start,
+    open_start,
+    said_of_start,
+)
 
 Progress = Callable[[int, int | None], None]
 
@@ -131,17 +137,19 @@ def train(
     check_machine(recipe)
     with locked(folder):
         table, parts, learn = _prepare(recipe, folder, cache, progress)
-        begun = None
-        if recipe.model.start is not None:
-            begun = _begin(learn, recipe.model.start, table, parts)
+        start = open_start(recipe)
+        notes = []
+        if start is not None:
+            notes.append(said_of_start(start, check_start(start, recipe, table, parts)))
+            begin_from(learn, start, table)
         watchers = logging_callbacks(recipe, folder)
         if is_taken(folder):
             clear(folder)
         write_text(folder / "config.yaml", dump_recipe(recipe))
         write_json(folder / "data.json", describe_data(table, parts))
         _tell(reporter, learn, parts)
-        if begun is not None:
-            reporter.note(begun)
+        for note in notes:
+            reporter.note(note)
         return _fit(learn, recipe, table, parts, folder, reporter, watchers, None)
 
 
@@ -190,9 +198,9 @@ def find_lr(
         The rate it suggests (its "valley"), and where the plot was saved.
     """
     check_machine(recipe)
-    table, parts, learn = _prepare(recipe, folder, cache, progress)
-    if recipe.model.start is not None:
-        _begin(learn, recipe.model.start, table, parts)
+    table, _, learn = _prepare(recipe, folder, cache, progress)
+    if (start := open_start(recipe)) is not None:
+        begin_from(learn, start, table)
     learn.remove_cbs([ScheduleByStep, AverageWeights, FindLabelShift])
     # fastai writes the weights to put back into `model_dir`
     with learn.no_logging(), tempfile.TemporaryDirectory() as learn.model_dir:
@@ -214,39 +222,6 @@ def _prepare(
     table = load_table(recipe.data, cache, recipe.seed, progress)
     parts = split_by(table, recipe.data, recipe.seed)
     return table, parts, build_learner(recipe, table, parts, folder)
-
-
-def _begin(learn: Learner, start: str, table: FaceTable, parts: Split) -> str:
-    """Take up the weights of an earlier model, and how its labels lay; return a sentence about it.
-
-    Raises
-    ------
-    UserError
-        If it does not fit, or was trained on faces that are to validate now.
-    """
-    model = open_model(start)
-    if model.network is None:
-        raise UserError(f"model.start {start}: ONNX, without weights to go on with; name a .safetensors")
-    data = model.path.parent / "data.json"
-    said = "; if it was trained on faces that validate here, their numbers are too good"
-    if data.is_file():
-        known, mine = read_json(data), describe_table(table)
-        said = ""
-        if known["sha256"] == mine["sha256"] and known["rows"] == mine["rows"]:
-            seen = np.intersect1d(known["split"]["train"], parts.valid)
-            if len(seen):
-                raise UserError(
-                    f"model.start {start}: it was trained on {len(seen):,} of the {len(parts.valid):,} faces"
-                    " that are to validate here; split them as it did (same seed, split and valid_fraction)"
-                )
-    points = model.header.landmarks.points
-    try:
-        begin_with(learn.model, model.network.state_dict(), points == table.schema.points, len(points))
-    except UserError as error:
-        raise UserError(f"model.start {start}: {error}") from error
-    if any(isinstance(callback, FindLabelShift) for callback in learn.cbs):
-        augmentation(learn.dls).label_shift = model.header.label_shift
-    return f"begins with {model.path}{said}"
 
 
 def _fit(
@@ -354,6 +329,8 @@ def check_machine(recipe: Recipe) -> None:
     """Refuse what can't be trained here before the faces are fetched, which may take minutes."""
     resnet(recipe.model.arch)
     torch_device(recipe.training.device)
+    if recipe.model.start is not None:
+        find_start(recipe.model.start)
 
 
 @contextmanager

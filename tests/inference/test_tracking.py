@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from landmarks_fastai.calibration import NEAR
-from landmarks_fastai.framing import Square
+from landmarks_fastai.framing import Square, apart
 from landmarks_fastai.inference.faces import Boxes
 from landmarks_fastai.inference.modelfile import ModelHeader
 from landmarks_fastai.inference.predictor import Landmarks, Predictor
 from landmarks_fastai.inference.smoothing import SteadyFace
-from landmarks_fastai.inference.tracking import REMEMBERED, TrackedFace, Tracker, apart
+from landmarks_fastai.inference.tracking import REMEMBERED, TrackedFace, Tracker
 from landmarks_fastai.schema import schema_from_names
 
 FPS = 25

@@ -73,6 +73,14 @@ def test_other_points_keep_all_but_what_belongs_to_points(points: int) -> None:
         torch.testing.assert_close(tensor, untouched[name] if of_points else old.state_dict()[name])
 
 
+def test_of_a_layer_all_is_taken_or_nothing() -> None:
+    narrow, wide = (build_network("resnet18", {"name": "lin-relu-lin", "hidden": n}, 5, 3) for n in (8, 16))
+    nn.init.uniform_(narrow[1].points.bias)
+    before = wide[1].points.bias.detach().clone()
+    begin_with(wide, narrow.state_dict(), same_points=True, n_points=5)
+    torch.testing.assert_close(wide[1].points.bias.detach(), before)
+
+
 @pytest.mark.parametrize(("old", "new"), [("resnet18", "resnet50"), ("resnet34", "resnet18")])
 def test_a_body_of_another_kind_is_refused(old: str, new: str) -> None:
     with pytest.raises(UserError, match="of another kind, or deeper"):

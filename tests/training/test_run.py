@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -294,6 +295,15 @@ def test_a_run_can_t_begin_with_what_has_seen_its_validation_faces(
     other = recipe.model_copy(update={"data": recipe.data.model_copy(update={"valid_fraction": 0.3})})
     with pytest.raises(UserError, match=r"model\.start .*: it was trained on \d+ of the \d+ faces that are"):
         train(other, tmp_path / "run", own_cache, Listener())
+    # whether a start is known to be new is told, too, where its rows have other numbers or it began so itself
+    shutil.copytree(whole, tmp_path / "odd")
+    (tmp_path / "odd" / "data.json").write_text("[]")
+    listener = Listener()
+    train(begins_with(tmp_path / "odd"), tmp_path / "new", own_cache, listener)
+    assert any("too good" in note for note in listener.notes)
+    listener = Listener()
+    train(begins_with(tmp_path / "new"), tmp_path / "newer", own_cache, listener)
+    assert any("too good" in note for note in listener.notes)
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((whole / "model.safetensors").read_bytes())
     listener = Listener()
@@ -304,6 +314,7 @@ def test_a_run_can_t_begin_with_what_has_seen_its_validation_faces(
 def test_what_a_run_can_t_begin_with(whole: Path, tmp_path: Path, own_cache: Path) -> None:
     for start, said in (
         (whole / "model.onnx", "name a .safetensors"),
+        (whole / "model.pkl", "name a .safetensors"),
         ("none", "no such model file"),
     ):
         with pytest.raises(UserError, match=said):
