@@ -128,11 +128,15 @@ class SteadyFace:
 
 
 def _trust(confidence: NDArray[np.floating] | None) -> Floats | float:
-    """Return each point's confidence as a share of the median, at most 1; 1 where nothing is known."""
+    """Return the square of each point's confidence as a share of the median, at most 1; 1 if none is known.
+
+    Its square, as a variance: so hidden points keep a third less of their jitter, and the others all theirs
+    (benchmarks/smoothing.md).
+    """
     if confidence is None or not np.isfinite(confidence).all() or not confidence.any():
         return 1.0
     sure = confidence.astype(np.float64)
-    return np.minimum(1.0, sure / np.median(sure)) if np.median(sure) > 0 else 1.0
+    return np.minimum(1.0, sure / np.median(sure)) ** 2 if np.median(sure) > 0 else 1.0
 
 
 def face_size(points: NDArray[np.floating]) -> float:

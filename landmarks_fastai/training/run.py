@@ -249,6 +249,7 @@ def _fit(
     best = folder / "checkpoints" / BEST
     kept = read_tensors(best)["weights"] if best.is_file() else weights_to_keep(learn)
     learn.model.load_state_dict(kept)
+    learn.remove_cbs([AverageWeights])  # it would validate the last average, which may not be what is kept
     report = _write_results(learn, table, parts, folder, log.rows)
     return Outcome(folder, report, interrupt.asked, len(log.rows))
 
@@ -285,9 +286,6 @@ def _write_models(learn: Learner, folder: Path) -> None:
     header = ModelHeader.from_dict(learn.header, folder / MODEL_NAME)
     learn.model.cpu().eval().to(memory_format=torch.contiguous_format)
     save_model(folder / MODEL_NAME, learn.model.state_dict(), header)
-    for callback in learn.cbs:
-        if isinstance(callback, AverageWeights):
-            callback.average = None  # the kept weights are the average: no second copy in the pickle
     for metric in learn.metrics:
         metric.reset()
     with replacing(folder / "model.pkl") as part:

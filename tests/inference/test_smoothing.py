@@ -86,9 +86,9 @@ def test_a_point_moves_the_less_the_less_sure_it_is() -> None:
         np.testing.assert_allclose(same[4], -moved[0][0], atol=1e-4)
         np.testing.assert_allclose(same, moved[0], atol=1e-4)
     assert moved[0][0, 1] > 0.2
-    # a quarter of the median's confidence is a quarter of the cutoff: alpha = 1 / (1 + 1 / (2 pi f T))
+    # a quarter of the median's confidence is a 16th of the cutoff: alpha = 1 / (1 + 1 / (2 pi f T))
     alpha = moved[0][0, 1] / 3
-    np.testing.assert_allclose(moved[3][0], [0, 3 / (1 + 4 * (1 / alpha - 1))], atol=1e-4)
+    np.testing.assert_allclose(moved[3][0], [0, 3 / (1 + 16 * (1 / alpha - 1))], atol=1e-4)
     np.testing.assert_allclose(moved[3][4], moved[0][4], atol=1e-4)
 
 

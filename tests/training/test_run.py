@@ -22,6 +22,7 @@ from landmarks_fastai.data.source import load_faces
 from landmarks_fastai.data.split import split
 from landmarks_fastai.data.synthetic import draw_faces
 from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.evaluation import rmse
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.training.learner import augmentation, build_learner
 from landmarks_fastai.training.run import find_lr, is_taken, next_folder, resume, train
@@ -109,6 +110,18 @@ def test_all_three_model_files_find_the_same_points(whole: Path, faces) -> None:
     assert np.abs(found[0].confidence - found[1].confidence).max() < 0.001
     assert np.array_equal(found[0].points, found[2].points)
     assert np.array_equal(found[0].confidence, found[2].confidence)
+
+
+def test_the_scores_are_those_of_the_weights_that_are_kept(tmp_path: Path, own_cache: Path) -> None:
+    late = {"name": "one_cycle", "max_lr": 0.3, "div": 300.0, "pct_start": 0.9}
+    recipe = small_recipe(ema=0.5, schedule=late)
+    outcome = train(recipe, tmp_path / "run", own_cache, Listener())
+    losses = pd.read_csv(tmp_path / "run" / "history.csv")["valid_loss"]
+    assert losses.argmin() < len(losses) - 1, "the last epoch is the best one, so this tests nothing"
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    table = load_faces("synthetic", own_cache, seed=3, count=60).rows(np.array(data["split"]["valid"]))
+    found = Predictor.open(tmp_path / "run", "cpu").predict_crops(table.images).points
+    assert outcome.report.overall.rmse == pytest.approx(rmse(found, table.points), rel=1e-3)
 
 
 def test_the_scales_are_fitted_to_the_validation_faces(whole: Path, own_cache: Path) -> None:
