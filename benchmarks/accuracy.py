@@ -21,7 +21,17 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.torch_core import set_seed
-from holdout import HERE, hold_out, judge, load, machine, read_results, train_on, write_results
+from holdout import (
+    HERE,
+    hold_out,
+    judge,
+    load,
+    machine,
+    mean_and_spread,
+    read_results,
+    train_on,
+    write_results,
+)
 from numpy.typing import NDArray
 from release import robustness
 
@@ -232,9 +242,9 @@ def _write_table(results: dict[str, Any]) -> None:
                 str(found["epochs"]),
                 f"{np.mean([found[seed]['minutes'] for seed in seeds]):.1f}",
                 str(len(seeds)),
-                _spread([found[seed]["rmse"] for seed in seeds]),
-                "" if name == BASE or not gaps else _spread(gaps, "+"),
-                _spread(flipped) if flipped else "",
+                mean_and_spread([found[seed]["rmse"] for seed in seeds]),
+                "" if name == BASE or not gaps else mean_and_spread(gaps, "+.3f"),
+                mean_and_spread(flipped) if flipped else "",
                 "" if None in sure else f"{np.mean(sure):.2f}",
             ]
             lines.append(f"| {' | '.join(cells)} |")
@@ -254,12 +264,6 @@ def _write_table(results: dict[str, Any]) -> None:
         cells = [f"{np.mean([one[how] for one in runs]):.2f}" for runs in shown.values()]
         lines.append(f"| {how} | {' | '.join(cells)} |")
     (HERE / "accuracy.md").write_text("\n".join(lines) + "\n")
-
-
-def _spread(values: Sequence[float], sign: str = "") -> str:
-    """Write mean and, of several, standard deviation."""
-    mean = format(float(np.mean(values)), f"{sign}.3f")
-    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.3f}"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from holdout import HERE, hold_out, judge, load, machine, read_results, train_on, write_results
+from holdout import (
+    HERE,
+    hold_out,
+    judge,
+    load,
+    machine,
+    mean_and_spread,
+    read_results,
+    train_on,
+    write_results,
+)
 
 from landmarks_fastai.config import load_recipe
 from landmarks_fastai.data.split import split_folds
@@ -71,11 +81,8 @@ def _write_table(results: dict[str, Any]) -> None:
     for way in WAYS:
         values = np.array([run[way] for run in runs])
         gap = values - [run[WAYS[0]] for run in runs]
-        cells = [
-            f"{array.mean():{sign}.3f} ± {array.std(ddof=1):.3f}"
-            for array, sign in ((values, ""), (gap, "+"))
-        ]
-        lines.append(f"| {way} | {cells[0]} | {cells[1] if way != WAYS[0] else ''} |")
+        cells = [mean_and_spread(values), "" if way == WAYS[0] else mean_and_spread(gap, "+.3f")]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
     (HERE / "folds.md").write_text("\n".join(lines) + "\n")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from fastai.torch_core import set_seed
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from landmarks_fastai.config import Recipe
@@ -92,6 +92,13 @@ def judge(predictor: Predictor, table: FaceTable, rows: NDArray[np.int64], flip:
     faces = table.rows(rows)
     found = predictor.predict_crops(faces.images, flip=flip)
     return evaluate_points(found.points, faces.points, table.schema, faces.complete, table.size, found.scales)
+
+
+def mean_and_spread(values: ArrayLike, form: str = ".3f") -> str:
+    """Write the mean, signed if `form` says so, ± the sample's standard deviation; of one value no spread."""
+    each = np.asarray(values, np.float64)
+    mean = format(float(each.mean()), form)
+    return mean if len(each) < 2 else f"{mean} ± {format(float(each.std(ddof=1)), form.lstrip('+'))}"
 
 
 def machine() -> str:

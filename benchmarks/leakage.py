@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 from fastai.torch_core import set_seed
-from holdout import HERE, hold_out, judge, load, machine, read_results, train_on, write_results
+from holdout import (
+    HERE,
+    hold_out,
+    judge,
+    load,
+    machine,
+    mean_and_spread,
+    read_results,
+    train_on,
+    write_results,
+)
 from numpy.typing import NDArray
 
 from landmarks_fastai.config import OriginAugment, load_recipe
@@ -98,8 +108,8 @@ def _write_table(results: dict[str, Any]) -> None:
             continue
         columns = {name: np.array([run[name] for run in runs]) for name in runs[0]}
         gap = 1 - columns["its test faces"] / columns["people not seen"]
-        cells = [f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in columns.values()]
-        lines.append(f"| {epochs} | {' | '.join(cells)} | {gap.mean():.0%} ± {gap.std(ddof=1):.0%} |")
+        cells = [mean_and_spread(values, ".2f") for values in columns.values()]
+        lines.append(f"| {epochs} | {' | '.join(cells)} | {mean_and_spread(gap, '.0%')} |")
     (HERE / "leakage.md").write_text("\n".join(lines) + "\n")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from holdout import HERE, machine, read_results, train_on, write_results
+from holdout import HERE, machine, mean_and_spread, read_results, train_on, write_results
 
 from landmarks_fastai.config import load_recipe
 from landmarks_fastai.data.synthetic import draw_faces
@@ -89,7 +89,7 @@ def main() -> None:
         cells = []
         for what in ("four", "all"):
             values = [results[f"{name}, {seed}"][what] for seed in SEEDS]
-            cells.append(f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}")
+            cells.append(mean_and_spread(values))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     (HERE / "schemes.md").write_text("\n".join(lines) + "\n")
 

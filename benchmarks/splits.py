@@ -12,7 +12,17 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from holdout import HERE, hold_out, judge, load, machine, read_results, train_on, write_results
+from holdout import (
+    HERE,
+    hold_out,
+    judge,
+    load,
+    machine,
+    mean_and_spread,
+    read_results,
+    train_on,
+    write_results,
+)
 
 from landmarks_fastai.config import load_recipe
 from landmarks_fastai.data.split import split
@@ -62,8 +72,8 @@ def main() -> None:
         valid, unseen = (np.array([row[name] for row in rows]) for name in ("validation", "unseen"))
         gap = (unseen - valid) / unseen
         lines.append(
-            f"| {kind} | {valid.mean():.3f} ± {valid.std(ddof=1):.3f} |"
-            f" {unseen.mean():.3f} ± {unseen.std(ddof=1):.3f} | {gap.mean():.1%} ± {gap.std(ddof=1):.1%} |"
+            f"| {kind} | {mean_and_spread(valid)} | {mean_and_spread(unseen)} |"
+            f" {mean_and_spread(gap, '.1%')} |"
         )
     lines += [
         "",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from landmarks_fastai.errors import LandmarksError, RunError, UserError
+from landmarks_fastai.errors import LandmarksError, RunError, UserError, counted
 
 if TYPE_CHECKING:
     from landmarks_fastai.config import Recipe
@@ -340,7 +340,7 @@ def predict(
     ):
         found.append(one)
         count = len(one.faces.points)
-        _say(f"drawn: {one.drawing} ({_count(count, 'face')})")
+        _say(f"drawn: {one.drawing} ({counted(count, 'face')})")
         if not count:
             _say(f"{one.image}: no face found; --detector none takes the middle square, --box names one")
     if found and (json or not csv):
@@ -429,9 +429,9 @@ def video(
             overwrite=overwrite,
             progress=progress,
         )
-    faces = "" if tracker is None else f", {_count(done.faces, 'face')}"
+    faces = "" if tracker is None else f", {counted(done.faces, 'face')}"
     written = ", ".join(str(path) for path in (out, landmarks, frames) if path is not None)
-    _say(f"{_count(done.frames, 'frame')}{faces}: {written}")
+    _say(f"{counted(done.frames, 'frame')}{faces}: {written}")
     if done.interrupted:
         _say(f"stopped by you at {done.seconds:.2f} s; what was written until there is whole")
     if done.damage is not None:
@@ -460,7 +460,7 @@ def live(
     check_screen()
     tracker, schema = _open_tracker(models, device, trust_pickle, detector, smooth=not no_smooth)
     outcome = watch(camera, tracker, schema)
-    _say(f"{_count(outcome.frames, 'frame')}, {outcome.fps:.1f} a second")
+    _say(f"{counted(outcome.frames, 'frame')}, {outcome.fps:.1f} a second")
 
 
 @app.command()
@@ -621,10 +621,6 @@ def recipes(
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _train(recipe: Recipe, folder: Path, overwrite: bool) -> None:

@@ -36,10 +36,6 @@ Floats = NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
 
-HOLLOW = 0.6
-"""How much of a hollow point's radius is dark."""
-
-
 @dataclass(frozen=True)
 class Style:
     """The one look of all pictures. Hues by Okabe & Ito 2008, "Color Universal Design".
@@ -71,6 +67,9 @@ STYLE = Style()
 
 UNSURE = 0.5
 """A point of less confidence is drawn hollow: more likely than not it lies farther off than is near."""
+
+HOLLOW = 0.6
+"""How much of a hollow point's radius is dark."""
 
 
 def draw_points(

@@ -31,6 +31,11 @@ class RunError(LandmarksError):
     exit_code = 1
 
 
+def counted(number: int, what: str) -> str:
+    """Say how many there are: ``"1 face"``, ``"1,200 faces"``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Say what `word` might have meant.
 

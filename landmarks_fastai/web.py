@@ -26,7 +26,7 @@ import numpy as np
 from landmarks_fastai.data.source import default_cache
 from landmarks_fastai.data.synthetic import draw_picture
 from landmarks_fastai.drawing import save_png
-from landmarks_fastai.errors import LandmarksError, RunError, UserError
+from landmarks_fastai.errors import LandmarksError, RunError, UserError, counted
 from landmarks_fastai.images import read_image
 from landmarks_fastai.inference.faces import Detector, open_detector
 from landmarks_fastai.inference.modelfile import MODEL_NAME
@@ -193,7 +193,7 @@ class Desk:
             found = Found(Path(path.name), (width, height), faces, drawing)
             write_points_csv(csv, [found], predictor)
             write_points_json(json, [found], predictor)
-        note = f"{path.name}: {_counted(len(faces.points), 'face')}, {width} × {height} px."
+        note = f"{path.name}: {counted(len(faces.points), 'face')}, {width} × {height} px."
         if np.isnan(faces.confidence).all():
             note += " This model was trained without confidence."
         return Answer(note, drawing, csv, json, list(_rows(faces, predictor.schema)))
@@ -235,7 +235,7 @@ class Desk:
             )
         if not outcome.faces:
             return _no_face(path)
-        note = f"{path.name}: {_counted(outcome.faces, 'face')} in {_counted(outcome.frames, 'frame')}."
+        note = f"{path.name}: {counted(outcome.faces, 'face')} in {counted(outcome.frames, 'frame')}."
         if outcome.damage is not None:
             note += f" The file is damaged and could be read up to {outcome.seconds:.1f} s."
         if length is None:
@@ -626,10 +626,6 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="numbers" tabindex="0">{table}</div>'
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _no_face(path: Path) -> Answer:

@@ -187,9 +187,10 @@ class Predictor:
                 self.square_around(face) or old for face, old in zip(looks[-1].points, squares, strict=True)
             ]
             looks.append(self._find([(image, square) for square in squares], batch_size=64, flip=flip))
-        if not np.isfinite(looks[-1].scales).all():
-            return looks[-1]
-        return mean_landmarks([_where_alike(look, looks[-1]) for look in looks])
+        *earlier, last = looks
+        if not earlier or not np.isfinite(last.scales).all():
+            return last
+        return mean_landmarks([*(_where_alike(look, last) for look in earlier), last])
 
     def square_around(self, points: NDArray[np.floating]) -> Square | None:
         """Return the square in which a face's (K, 2) points lie as the faces of training did in theirs.
