@@ -94,6 +94,21 @@ def judge(predictor: Predictor, table: FaceTable, rows: NDArray[np.int64], flip:
     return evaluate_points(found.points, faces.points, table.schema, faces.complete, table.size, found.scales)
 
 
+def over_people(
+    sums: NDArray[np.float64], groups: NDArray[np.int64], counts: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """Return a mean over (n,) faces, as it would be for 1,000 draws of people: bootstrap (Efron 1979).
+
+    Whole groups are drawn, with replacement. Of a face with several values `sums` holds their sum, and
+    `counts` how many they are.
+    """
+    of = np.unique(groups, return_inverse=True)[1]
+    totals = np.stack([np.bincount(of, sums), np.bincount(of, counts)])
+    draws = np.random.default_rng(0).integers(0, totals.shape[1], (1000, totals.shape[1]))
+    above, below = totals[:, draws].sum(axis=2)
+    return np.asarray(above / below)
+
+
 def mean_and_spread(values: ArrayLike, form: str = ".3f") -> str:
     """Write the mean, signed if `form` says so, ± the sample's standard deviation; of one value no spread."""
     each = np.asarray(values, np.float64)

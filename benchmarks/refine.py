@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from frames68 import Frame68, match
-from holdout import HERE, load, machine, write_results
+from holdout import HERE, load, machine, over_people, write_results
 from numpy.typing import NDArray
 
 from landmarks_fastai.data.source import default_cache
@@ -80,15 +80,6 @@ def errors(
     return each
 
 
-def spread(values: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
-    """Return the standard error of a mean over people, by bootstrap (Efron 1979) over whole groups."""
-    names = np.unique(groups)
-    sums = np.array([[values[groups == name].sum(), (groups == name).sum()] for name in names])
-    draws = np.random.default_rng(0).integers(0, len(names), (1000, len(names)))
-    totals = sums[draws].sum(axis=1)
-    return float((totals[:, 0] / totals[:, 1]).std())
-
-
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -122,7 +113,7 @@ def main() -> None:
             row[str(refine)] = {
                 "nme": float(each.mean()),
                 "gain": float((plain - each).mean()),
-                "gain_spread": spread(plain - each, people[all_found]),
+                "gain_spread": float(over_people(plain - each, people[all_found]).std()),
             }
         results[name] = row
         print(name, row, flush=True)
