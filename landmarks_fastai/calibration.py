@@ -1,7 +1,8 @@
 """How far a model's own doubt can be believed: claimed chances and errors beside the true ones.
 
-Knows arrays only. A model that knows its doubt gives each point the scale b of a Laplace distribution, whose
-density for an error e along x or along y is ``exp(-|e| / b) / 2b``; what is claimed follows from b alone.
+Knows arrays only. A model that knows its doubt gives each point a scale b: so large its errors along x and
+along y are on the mean, without their signs. It was learnt as the scale of a Laplace distribution, whose
+density for an error e is ``exp(-|e| / b) / 2b``; what is claimed follows from b alone.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ BINS = 10
 def chance_near(scales: ArrayLike, side: ArrayLike) -> Floats:
     """Chance that points lie within `NEAR` of the side of the truth, along x and along y.
 
-    ``(1 - exp(-NEAR · side / b))²``: the chance of one coordinate, from Laplace's distribution, twice.
+    ``erf(NEAR · side / (b √π))²``: the chance of one coordinate, twice, from the normal distribution whose
+    mean absolute error is b. Of all points together the errors are Laplace's; of those that share one b they
+    are nearer to normal, as it is b that tells the hard points from the easy. By Laplace's own law the models
+    that we released claimed 3 to 6 % fewer points than were near.
 
     Parameters
     ----------
     scales
-        Laplace scales b, px; NaN where there are none.
+        Mean absolute errors b, px; NaN where there are none.
     side
         Of the points' square, px; broadcast against `scales`.
 
@@ -39,12 +43,18 @@ def chance_near(scales: ArrayLike, side: ArrayLike) -> Floats:
     NDArray[np.float64]
         In [0, 1], in the shape of `scales`; NaN where the scale is.
     """
-    return np.square(-np.expm1(-NEAR * np.asarray(side, np.float64) / np.asarray(scales, np.float64)))
+    from scipy.special import erf
+
+    near = NEAR * np.asarray(side, np.float64)
+    return np.square(erf(near / (math.sqrt(math.pi) * np.asarray(scales, np.float64))))
 
 
 def scale_of_chance(chance: ArrayLike, side: ArrayLike) -> Floats:
-    """Return the Laplace scale, px, that `chance_near` gives this chance; 0 and 1 have none."""
-    return NEAR * np.asarray(side, np.float64) / -np.log1p(-np.sqrt(np.asarray(chance, np.float64)))
+    """Return the scale, px, that `chance_near` gives this chance; 0 and 1 have none."""
+    from scipy.special import erfinv
+
+    near = NEAR * np.asarray(side, np.float64)
+    return np.asarray(near / (math.sqrt(math.pi) * erfinv(np.sqrt(np.asarray(chance, np.float64)))))
 
 
 def scale_factor(pred: ArrayLike, true: ArrayLike, scales: ArrayLike) -> float:

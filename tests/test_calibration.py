@@ -13,30 +13,33 @@ from landmarks_fastai.calibration import NEAR, calibrate, chance_near, scale_fac
 from landmarks_fastai.errors import UserError
 
 NAN = math.nan
+EVEN = 2 / (0.476936 * math.sqrt(math.pi))
+"""The mean absolute error of a normal distribution whose probable error is 2."""
 
 
 def drawn(truth: float = 1.0, n: int = 20_000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw (n, 5) points whose errors are Laplace's, of `truth` times the scales that are claimed."""
+    """Draw (n, 5) points whose errors are normal, on the mean `truth` times as large as is claimed."""
     rng = np.random.default_rng(0)
     scales = np.exp(rng.uniform(np.log(0.4), np.log(5), (n, 5)))
     true = rng.uniform(0, 96, (n, 5, 2))
-    return true + rng.laplace(size=true.shape) * truth * scales[..., None], true, scales
+    errors = rng.normal(size=true.shape) * math.sqrt(math.pi / 2)
+    return true + errors * truth * scales[..., None], true, scales
 
 
 def test_by_hand():
-    # near is 2.5 % of 80 px = 2 px; the surest point last. A scale of 2 / ln 2 has a chance of a half, twice
+    # near is 2.5 % of 80 px = 2 px; the surest point last. A scale of EVEN has a chance of a half, twice
     true = np.zeros((2, 3, 2))
     pred = np.array([[[1, -2], [3, 0], [5, 5]], [[0, 2.1], [9, 9], [0, 0]]], float)
     true[1, 1] = NAN
-    scales = np.array([[1, 2 / math.log(2), NAN], [4, 1, 0.5]])
+    scales = np.array([[1, EVEN, NAN], [4, 1, 0.5]])
     found = calibrate(pred, true, scales, 80)
     assert found is not None
     assert (found.points, found.near) == (4, 2)
-    chances = [(1 - math.exp(-2 / b)) ** 2 for b in (4, 2 / math.log(2), 1, 0.5)]
-    assert chances[1] == pytest.approx(0.25)
+    chances = [math.erf(2 / (b * math.sqrt(math.pi))) ** 2 for b in (4, EVEN, 1, 0.5)]
+    assert chances[1] == pytest.approx(0.25, abs=1e-5)
     assert [one.claimed for one in found.bins] == pytest.approx(chances)
     assert [one.true for one in found.bins] == [0, 0, 1, 1]
-    assert [one.claimed_error for one in found.bins] == pytest.approx([4, 2 / math.log(2), 1, 0.5])
+    assert [one.claimed_error for one in found.bins] == pytest.approx([4, EVEN, 1, 0.5])
     assert [one.true_error for one in found.bins] == pytest.approx([1.05, 1.5, 1.5, 0])
     assert found.claimed == pytest.approx(np.mean(chances))
     assert found.true == 0.5
@@ -45,7 +48,7 @@ def test_by_hand():
     # 1 - 6 Σd² / (n (n² - 1)), Spearman's own formula
     squares = (3 - 1) ** 2 + (1 - 2) ** 2 + (2 - 3) ** 2 + (4 - 4) ** 2
     assert found.rank_correlation == pytest.approx(1 - 6 * squares / (4 * 15))
-    assert found.factor == pytest.approx((2.1 / 4 + 3 * math.log(2) / 2 + 1 + 2) / 8)
+    assert found.factor == pytest.approx((2.1 / 4 + 3 / EVEN + 1 + 2) / 8)
 
 
 def test_a_model_that_is_right_about_itself():
@@ -111,9 +114,11 @@ def test_the_size_of_the_images_and_unlabelled_points_change_nothing(seed: int, 
 
 
 def test_chance_near_is_how_often_it_happens():
-    error = np.random.default_rng(0).laplace(scale=1.7, size=(200_000, 2))
+    error = np.random.default_rng(0).normal(size=(200_000, 2))
+    error *= 1.7 / np.abs(error).mean()
     assert chance_near(1.7, 100) == pytest.approx((np.abs(error) < 100 * NEAR).all(axis=1).mean(), abs=0.005)
-    np.testing.assert_allclose(chance_near([[1, NAN]], [[40]]), [[(1 - math.exp(-1)) ** 2, NAN]])
+    golden = math.erf(1 / math.sqrt(math.pi)) ** 2
+    np.testing.assert_allclose(chance_near([[1, NAN]], [[40]]), [[golden, NAN]])
 
 
 def test_nothing_to_judge():

@@ -150,7 +150,7 @@ def find_doubts(table: FaceTable, found: OutOfFold) -> list[Doubt]:
 
 
 def _expected(confidence: NDArray[np.float32], size: int) -> Floats:
-    """Turn confidences back into the scale of Laplace's distribution, px; 1 px where there is none."""
+    """Turn confidences back into scales, px; 1 px where there is none."""
     certain = np.clip(confidence.astype(np.float64), 1e-4, 1 - 1e-4)
     return np.where(np.isnan(confidence), 1.0, scale_of_chance(certain, size))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(answer.points[0], [[21.5, 33.5], [64.5, 39.5]], atol=1e-4)
     # the mean's scale: (4 · 1 + 1 · 2) / 5 = 1.2 px and 3 px
     np.testing.assert_allclose(answer.scales[0], [1.2, 3.0], rtol=1e-5)
-    np.testing.assert_allclose(answer.confidence[0, 0], (1 - np.exp(-2.5 / 1.2)) ** 2, rtol=1e-5)
+    np.testing.assert_allclose(
+        answer.confidence[0, 0], math.erf(2.5 / (1.2 * math.sqrt(math.pi))) ** 2, rtol=1e-5
+    )
     for again in (both.predict_squares(image, [Square(0, 0, 100)]), both.predict_crops(image[None])):
         np.testing.assert_array_equal(again.points, answer.points)
         assert again.squares == answer.squares == (Square(0, 0, 100),)

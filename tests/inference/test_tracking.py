@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from landmarks_fastai.calibration import NEAR
+from landmarks_fastai.calibration import scale_of_chance
 from landmarks_fastai.framing import Square, apart
 from landmarks_fastai.inference.faces import Boxes
 from landmarks_fastai.inference.modelfile import ModelHeader
@@ -88,7 +88,7 @@ class Seer(Predictor):
             shown = nearest if nearest is not None and seen else square
             points[row] = MEAN * shown.side + (shown.left - 0.5, shown.top - 0.5)
             confidence = self.scene.confidence if seen else self.scene.nothing
-            scales[row] = -NEAR * square.side / np.log1p(-np.sqrt(confidence))  # what `chance_near` undoes
+            scales[row] = scale_of_chance(confidence, square.side)
         return Landmarks(points, scales, tuple(squares))
 
 

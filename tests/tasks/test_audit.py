@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_fastai.calibration import NEAR
+from landmarks_fastai.calibration import chance_near
 from landmarks_fastai.cli import run
 from landmarks_fastai.data.fixes import apply_fixes
 from landmarks_fastai.data.synthetic import draw_faces
@@ -34,7 +34,7 @@ def plausible(table: FaceTable, seed: int) -> OutOfFold:
     scale[:, 10:] *= 2
     scale[HARD] *= 5
     points = table.points + rng.laplace(size=table.points.shape) * scale[..., None]
-    confidence = (1 - np.exp(-NEAR * table.size / scale)) ** 2
+    confidence = chance_near(scale, table.size)
     return OutOfFold(np.ones(len(table), np.int64), points.astype(np.float32), confidence.astype(np.float32))
 
 
