@@ -129,12 +129,21 @@ def test_nothing_half_written_on_a_full_disk(tmp_path: Path, header: ModelHeader
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(RunError, match=r"model\.safetensors: could not be written"):
+        with pytest.raises(RunError, match=r"model\.safetensors: can't be written \(File too large"):
             save_model(path, {"a": torch.zeros(100_000)}, header)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+def test_who_may_read_a_model_is_what_the_umask_says(tmp_path: Path, header: ModelHeader) -> None:
+    path, before = tmp_path / "model.safetensors", os.umask(0o022)
+    try:
+        save_model(path, TINY, header)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_tied_weights_are_saved(tmp_path: Path, header: ModelHeader) -> None:
