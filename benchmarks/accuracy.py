@@ -85,7 +85,10 @@ ROWS: Mapping[str, Mapping[str, Row]] = {
         "smooth L1, scales beside it": Row([f"training.loss={SMOOTH}"]),
         "smooth L1, no scales": Row([f"training.loss={SMOOTH}", "model.confidence=false"]),
     },
-    "Rows": {"rows of four points dropped": Row(complete=True)},
+    "Rows": {
+        "rows of four points dropped": Row(complete=True),
+        "told which rows have four": Row(["model.two_schemes=true"]),
+    },
     "Augmentation": {
         "none": Row(["augment=none"]),
         "half as strong": Row(
