@@ -3,10 +3,11 @@
     python benchmarks/accuracy.py --data facial-keypoints-detection.zip
 
 Every row differs from the first by what its name says. Its first seed is timed on a few batches, and all its
-seeds get as many epochs as fit `MINUTES` of the processor's time, at least one: other work on the machine
-changes nothing. The last rows alone have all of their recipe's epochs. Rows are run seed by seed, the first
-rows first. Writes accuracy.json and accuracy.md after each run; what stands in the former is not run again.
-So it may be stopped at any time, and several may run beside each other, each with rows of its own (--only).
+seeds get as many epochs as fit `MINUTES` of the processor's time, at least one. Other work on the machine
+adds to that time, if less than to the clock's: time all rows beside the same. The last rows alone have
+all of their recipe's epochs. Rows are run seed by seed, the first rows first. Writes accuracy.json and
+accuracy.md after each run; what stands in the former is not run again. So it may be stopped at any time, and
+several may run beside each other, each with rows of its own (--only).
 """
 
 from __future__ import annotations

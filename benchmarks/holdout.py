@@ -24,7 +24,7 @@ from landmarks_fastai.data.split import Split, find_groups
 from landmarks_fastai.data.table import FaceTable
 from landmarks_fastai.evaluation import Report, evaluate_points
 from landmarks_fastai.inference.modelfile import ModelHeader
-from landmarks_fastai.inference.predictor import Predictor, torch_run
+from landmarks_fastai.inference.predictor import Landmarks, Predictor, torch_run
 from landmarks_fastai.training.callbacks import EpochLog, weights_to_keep
 from landmarks_fastai.training.learner import augmentation, build_learner
 
@@ -90,8 +90,12 @@ def train_on(
 def judge(predictor: Predictor, table: FaceTable, rows: NDArray[np.int64], flip: bool = False) -> Report:
     """Score a model on some rows."""
     faces = table.rows(rows)
-    found = predictor.predict_crops(faces.images, flip=flip)
-    return evaluate_points(found.points, faces.points, table.schema, faces.complete, table.size, found.scales)
+    return score(predictor.predict_crops(faces.images, flip=flip), faces)
+
+
+def score(found: Landmarks, faces: FaceTable) -> Report:
+    """Score what was found of all faces of a table."""
+    return evaluate_points(found.points, faces.points, faces.schema, faces.complete, faces.size, found.scales)
 
 
 def over_people(

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from frames68 import match
-from holdout import HERE, judge, load, machine, over_people, write_results
+from holdout import HERE, load, machine, over_people, score, write_results
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from refine import errors, starts
 
 from landmarks_fastai.calibration import Calibration, calibrate
-from landmarks_fastai.evaluation import rmse
+from landmarks_fastai.evaluation import point_distances, rmse
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.tasks.evaluate import unseen_rows
 
@@ -67,6 +67,13 @@ SPOILS: Mapping[str, tuple[Spoil, tuple[float, float, float]]] = {
 }
 
 
+WAYS = tuple(
+    (f"{name} {strength:g}", spoil, strength)
+    for name, (spoil, strengths) in SPOILS.items()
+    for strength in strengths
+)
+
+
 def turned_points(points: NDArray[np.float32], degrees: float, size: int) -> NDArray[np.float64]:
     """Turn points as Pillow turns a picture: counter-clockwise about its middle."""
     angle, middle = np.deg2rad(degrees), (size - 1) / 2
@@ -88,21 +95,18 @@ def spoilt(
 def robustness(predictor: Predictor, images: Picture, points: NDArray[np.float32]) -> dict[str, float]:
     """Return the RMSE of (N, S, S, 1) gray faces spoilt in each way."""
     found = {}
-    for name, (spoil, strengths) in SPOILS.items():
-        for strength in strengths:
-            faces, true = spoilt(images, points, spoil, strength)
-            found[f"{name} {strength:g}"] = rmse(predictor.predict_crops(faces).points, true)
+    for name, spoil, strength in WAYS:
+        faces, true = spoilt(images, points, spoil, strength)
+        found[name] = rmse(predictor.predict_crops(faces).points, true)
     return found
 
 
 def mixed(predictor: Predictor, images: Picture, points: NDArray[np.float32]) -> Calibration | None:
     """Judge the confidence on faces of every quality: in turn one as it is, and one spoilt in each way."""
-    ways = [None, *((spoil, strength) for spoil, strengths in SPOILS.values() for strength in strengths)]
     faces, true = images.copy(), points.astype(np.float64)
-    for number, way in enumerate(ways):
-        mine = slice(number, None, len(ways))
-        if way is not None:
-            faces[mine], true[mine] = spoilt(images[mine], points[mine], *way)
+    for number, (_, spoil, strength) in enumerate(WAYS, start=1):
+        mine = slice(number, None, 1 + len(WAYS))
+        faces[mine], true[mine] = spoilt(images[mine], points[mine], spoil, strength)
     found = predictor.predict_crops(faces)
     return calibrate(found.points, true, found.scales, images.shape[1])
 
@@ -115,7 +119,7 @@ def peeked(found: NDArray[np.float32], true: NDArray[np.float32]) -> float:
     """
     from scipy.stats import spearmanr
 
-    away = np.hypot(*np.moveaxis(found - true, -1, 0)).astype(np.float64)
+    away = point_distances(found, true)
     known = np.isfinite(away)
     others = np.nansum(away, axis=1, keepdims=True) - np.nan_to_num(away)
     others /= known.sum(axis=1, keepdims=True) - 1
@@ -139,13 +143,14 @@ def main() -> None:
         faces = table.rows(rows)
         result: dict[str, Any] = {"faces": len(faces)}
         for name, flip in (("plain", False), ("flip averaged", True)):
-            entries = judge(predictor, table, rows, flip).to_dict()
+            found = predictor.predict_crops(faces.images, flip=flip)
+            entries = score(found, faces).to_dict()
             result[name] = {**entries["overall"], "calibration": entries["calibration"]}
-            away = predictor.predict_crops(faces.images, flip=flip).points - faces.points
-            squares = np.nansum(away.astype(np.float64) ** 2, axis=(1, 2))
-            drawn = over_people(squares, groups[rows], np.isfinite(away).sum(axis=(1, 2)))
+            away = found.points - faces.points
+            squared = np.nansum(away.astype(np.float64) ** 2, axis=(1, 2))
+            drawn = over_people(squared, groups[rows], np.isfinite(away).sum(axis=(1, 2)))
             result[name]["spread"] = float(np.sqrt(drawn).std())
-            result[name]["peeked"] = peeked(away + faces.points, faces.points)
+            result[name]["peeked"] = peeked(found.points, faces.points)
         theirs = [frame for frame in frames if frame.row in set(rows.tolist())]
         begin = starts(theirs, ("centerface", "dlib"))
         seen = np.array([begin["centerface"][i] and begin["dlib"][i] for i in range(len(theirs))], bool)
