@@ -235,3 +235,32 @@ class StopOnInterrupt(Callback):
         """End the run where it was asked for."""
         if self.interrupt.asked:
             raise CancelFitException
+
+
+class StopDiverged(Callback):
+    """End a search for a learning rate where the loss has risen above its beginning as far as it fell below.
+
+    fastai's own rule, four times the least loss, ends it at once where that is negative: a likelihood's is.
+
+    Parameters
+    ----------
+    first
+        So many batches are its beginning; their rates are too low for it to diverge.
+    """
+
+    order = 70  # after LRFinder
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def before_fit(self) -> None:
+        """Begin."""
+        self.smoothed: list[float] = []
+
+    def after_batch(self) -> None:
+        """Stop, also where the loss is no number any more."""
+        self.smoothed.append(float(self.smooth_loss))
+        begun = max(self.smoothed[: self.first])
+        limit = begun + (begun - min(self.smoothed))
+        if len(self.smoothed) > self.first and not self.smoothed[-1] <= limit:
+            raise CancelFitException

@@ -42,6 +42,7 @@ from landmarks_fastai.training.callbacks import (
     EpochLog,
     FindLabelShift,
     Reporter,
+    StopDiverged,
     StopOnInterrupt,
     weights_to_keep,
 )
@@ -60,6 +61,8 @@ from landmarks_fastai.training.start import (
 Progress = Callable[[int, int | None], None]
 
 LR_PLOT = "lr_find.png"
+LR_STEPS = 100
+"""Batches of a search for a learning rate, as fastai has it."""
 """What `find_lr` leaves: a folder that holds nothing else is still free for a run."""
 
 
@@ -202,9 +205,10 @@ def find_lr(
     if (start := open_start(recipe)) is not None:
         begin_from(learn, start, table)
     learn.remove_cbs([ScheduleByStep, AverageWeights, FindLabelShift])
+    learn.add_cb(StopDiverged(LR_STEPS // 3))
     # fastai writes the weights to put back into `model_dir`
     with learn.no_logging(), tempfile.TemporaryDirectory() as learn.model_dir:
-        suggestion = float(learn.lr_find(show_plot=False).valley)
+        suggestion = float(learn.lr_find(num_it=LR_STEPS, stop_div=False, show_plot=False).valley)
     losses = [float(loss) for loss in learn.recorder.losses]
     plot = folder / LR_PLOT
     save_png(plot, lr_find_figure([float(lr) for lr in learn.recorder.lrs], losses, suggestion))

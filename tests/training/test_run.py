@@ -268,9 +268,13 @@ def test_a_full_disk_is_one_line(tmp_path: Path, own_cache: Path, monkeypatch: p
     assert signal.getsignal(signal.SIGINT) is before  # a run that failed must not keep Ctrl-C
 
 
-def test_the_lr_finder_saves_its_plot(tmp_path: Path, own_cache: Path) -> None:
-    suggestion, plot = find_lr(small_recipe(), tmp_path / "run", own_cache)
-    assert 1e-7 < suggestion < 10
+@pytest.mark.parametrize(("loss", "head"), [("l1", "soft-argmax"), ("laplace", "simcc")])
+def test_the_lr_finder_saves_its_plot(tmp_path: Path, own_cache: Path, loss: str, head: str) -> None:
+    """Whatever sign the loss has: a likelihood is negative from the beginning."""
+    entries = small_recipe(loss=loss).model_dump()
+    recipe = check_recipe(entries | {"model": {"input_size": 32, "head": head}}, "a test")
+    suggestion, plot = find_lr(recipe, tmp_path / "run", own_cache)
+    assert 1e-5 < suggestion < 0.1
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["lr_find.png"]
     assert not is_taken(tmp_path / "run")
