@@ -26,7 +26,7 @@ from landmarks_fastai.evaluation import Report, evaluate_points
 from landmarks_fastai.inference.modelfile import ModelHeader
 from landmarks_fastai.inference.predictor import Landmarks, Predictor, torch_run
 from landmarks_fastai.training.callbacks import EpochLog, weights_to_keep
-from landmarks_fastai.training.learner import augmentation, build_learner
+from landmarks_fastai.training.learner import augmentation, build_learner, choose_precision
 
 HERE = Path(__file__).resolve().parent
 
@@ -121,9 +121,10 @@ def mean_and_spread(values: ArrayLike, form: str = ".3f") -> str:
 
 
 def machine() -> str:
-    """Say what it ran on, without saying where."""
+    """Say what it ran on, without saying where, and the type that recipes train in there."""
     versions = f"torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
-    return f"{torch.get_num_threads()} threads, {versions}"
+    dtype = choose_precision("auto", torch.device("cpu")) or torch.float32
+    return f"{torch.get_num_threads()} threads, {versions}, {str(dtype).removeprefix('torch.')}"
 
 
 def read_results(name: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@ r"""How well the released models do: on crops, on whole photos through the detec
     python benchmarks/release.py --data facial-keypoints-detection.zip --frames faces68 \
         --run runs/release-resnet18 --run runs/release-resnet34
 
-Judged by the faces that stand on the other side of each run's own split. Writes release.json and release.md.
+Judged by the faces that stand on the other side of each run's own split. Runs of one recipe with other seeds
+are called as the first, with -seed1, -seed2. Writes release.json and release.md after each run; a run that is
+not named keeps what stands there.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ from typing import Any
 
 import numpy as np
 from frames68 import match
-from holdout import HERE, load, machine, over_people, score, write_results
+from holdout import (
+    HERE,
+    load,
+    machine,
+    mean_and_spread,
+    over_people,
+    read_results,
+    score,
+    write_results,
+)
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from refine import errors, starts
@@ -135,13 +146,15 @@ def main() -> None:
     options = parser.parse_args()
     table, groups = load(options.data)
     frames = match(options.frames, table)
-    results: dict[str, Any] = {"machine": machine()}
     for run in options.run:
         predictor = Predictor.open(run, "cpu")
         rows = unseen_rows([run], table)
         assert rows is not None, "the runs were trained on --data"
         faces = table.rows(rows)
-        result: dict[str, Any] = {"faces": len(faces)}
+        result: dict[str, Any] = {
+            "machine": machine(),
+            "faces": len(faces),
+        }
         for name, flip in (("plain", False), ("flip averaged", True)):
             found = predictor.predict_crops(faces.images, flip=flip)
             entries = score(found, faces).to_dict()
@@ -163,20 +176,33 @@ def main() -> None:
         sure = mixed(predictor, faces.images, faces.points)
         assert sure is not None, "the released recipes learn scales"
         result["mixed"] = {"rank_correlation": sure.rank_correlation, "ece": sure.ece}
-        results[run.name] = result
+        results = read_results("release") | {run.name: result}
+        write_results("release", results)
+        _write_tables(results)
         print(run.name, result, flush=True)
-    write_results("release", results)
-    _write_tables(results)
 
 
-def _write_tables(results: dict[str, Any]) -> None:
-    runs = {name: result for name, result in results.items() if name != "machine"}
+def _over_seeds(runs: dict[str, Any]) -> list[str]:
+    """Write a line for each recipe that was run with several seeds."""
+    recipes: dict[str, list[Any]] = {}
+    for name, result in runs.items():
+        recipes.setdefault(name.partition("-seed")[0], []).append(result)
+    return [
+        f"- {name}, {len(same)} seeds: RMSE {mean_and_spread([one['plain']['rmse'] for one in same])} px,"
+        f" flip averaged {mean_and_spread([one['flip averaged']['rmse'] for one in same])} px."
+        for name, same in recipes.items()
+        if len(same) > 1
+    ]
+
+
+def _write_tables(runs: dict[str, Any]) -> None:
+    machines = "; ".join(sorted({run["machine"] for run in runs.values()}))
     lines = [
         "# The released models",
         "",
         "`python benchmarks/release.py`: faces of people held out (each run's validation part);"
-        f" {results['machine']}. RMSE in px of 96 px images, ± the standard error over people (bootstrap), of"
-        " one run each; NME by inter-ocular distance. The runs kept the epoch that did best on these same"
+        f" {machines}. RMSE in px of 96 px images, ± the standard error over people (bootstrap), of"
+        " each run; NME by inter-ocular distance. The runs kept the epoch that did best on these same"
         " faces. In brackets, beside the rank correlation of confidence and nearness: that of a guess by the"
         " true mean error of each point, and of each face's other points. Mixed is the confidence on faces"
         " of every quality: one as it is, the next ones spoilt in each way of the last table, in turn.",
@@ -194,6 +220,13 @@ def _write_tables(results: dict[str, Any]) -> None:
             f" {sure['rank_correlation']:.2f} ({plain['peeked']:.2f}) | {sure['ece']:.1%} |"
             f" {mix['rank_correlation']:.2f} | {mix['ece']:.1%} |"
         )
+    if spread := _over_seeds(runs):
+        lines += [
+            "",
+            "Mean ± standard deviation over seeds, which draw the people held out, too:",
+            "",
+            *spread,
+        ]
     lines += ["", "Whole frames, NME, by where the square came from and how often it was laid anew:", ""]
     keys = [key for key in next(iter(runs.values()))["frames"] if ", " in key]
     lines += [f"| square, passes | {' | '.join(runs)} |", f"| --- |{' --- |' * len(runs)}"]
