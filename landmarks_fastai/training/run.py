@@ -38,6 +38,7 @@ from landmarks_fastai.inference.predictor import torch_device
 from landmarks_fastai.interrupt import Interrupt
 from landmarks_fastai.network import resnet, unscale_points
 from landmarks_fastai.training.callbacks import (
+    Autocast,
     AverageWeights,
     EpochLog,
     FindLabelShift,
@@ -61,9 +62,9 @@ from landmarks_fastai.training.start import (
 Progress = Callable[[int, int | None], None]
 
 LR_PLOT = "lr_find.png"
+"""What `find_lr` leaves: a folder that holds nothing else is still free for a run."""
 LR_STEPS = 100
 """Batches of a search for a learning rate, as fastai has it."""
-"""What `find_lr` leaves: a folder that holds nothing else is still free for a run."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,9 @@ def _fit(
     best = folder / "checkpoints" / BEST
     kept = read_tensors(best)["weights"] if best.is_file() else weights_to_keep(learn)
     learn.model.load_state_dict(kept)
-    learn.remove_cbs([AverageWeights])  # it would validate the last average, which may not be what is kept
+    # the one would validate the last average, which may not be what is kept, the other in less precision
+    # than anyone who runs the model
+    learn.remove_cbs([AverageWeights, Autocast])
     report = _write_results(learn, table, parts, folder, log.rows)
     return Outcome(folder, report, interrupt.asked, len(log.rows))
 

@@ -65,7 +65,8 @@ class Listener:
 
 
 def small_recipe(**training: object) -> Recipe:
-    options = {"epochs": 4, "batch_size": 16, "ema": 0.9, "checkpoint_every": 2, "device": "cpu", **training}
+    options = {"epochs": 4, "batch_size": 16, "ema": 0.9, "checkpoint_every": 2, "device": "cpu"}
+    options |= {"precision": "fp32", **training}
     return check_recipe(
         {
             "seed": 3,
@@ -112,9 +113,12 @@ def test_all_three_model_files_find_the_same_points(whole: Path, faces) -> None:
     assert np.array_equal(found[0].confidence, found[2].confidence)
 
 
-def test_the_scores_are_those_of_the_weights_that_are_kept(tmp_path: Path, own_cache: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_scores_are_what_the_kept_weights_predict(
+    precision: str, tmp_path: Path, own_cache: Path
+) -> None:
     late = {"name": "one_cycle", "max_lr": 0.3, "div": 300.0, "pct_start": 0.9}
-    recipe = small_recipe(ema=0.5, schedule=late)
+    recipe = small_recipe(ema=0.5, schedule=late, precision=precision)
     outcome = train(recipe, tmp_path / "run", own_cache, Listener())
     losses = pd.read_csv(tmp_path / "run" / "history.csv")["valid_loss"]
     assert losses.argmin() < len(losses) - 1, "the last epoch is the best one, so this tests nothing"
