@@ -169,9 +169,10 @@ def test_ctrl_c_ends_it(fake: FakeOpenCV) -> None:
             signal.raise_signal(signal.SIGINT)
         return []
 
+    before = signal.getsignal(signal.SIGINT)
     assert live.watch("clip.mp4", track, KAGGLE15).frames == 2
     assert fake.windows == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_all_is_closed_when_the_tracker_fails(fake: FakeOpenCV, monkeypatch: pytest.MonkeyPatch) -> None:
