@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from landmarks_fastai.data.synthetic import draw_picture
-from landmarks_fastai.drawing import STYLE, _dress, _figure, _legend_below, save_png
+from landmarks_fastai.drawing import STYLE, save_png
+from landmarks_fastai.figures import dress, legend_below, new_figure
 from landmarks_fastai.framing import Square, cut_square
 from landmarks_fastai.inference.faces import Boxes
 from landmarks_fastai.inference.predictor import Predictor
@@ -418,7 +419,7 @@ def _write_table(results: dict[str, Any]) -> None:
 
 def _draw(results: dict[str, Any], clips: dict[str, Floats], way: Callable[[Motion], Way]) -> None:
     """Draw one point's way, and the bars of jitter and lag."""
-    figure = _figure(9.6, 5.2)
+    figure = new_figure(9.6, 5.2)
     grid = figure.add_gridspec(2, 3)
     looks: dict[str, dict[str, Any]] = {
         "as found": {"color": STYLE.series[1], "marker": "o", "markersize": 3, "linewidth": 0.9},
@@ -442,7 +443,7 @@ def _draw(results: dict[str, Any], clips: dict[str, Floats], way: Callable[[Moti
         )
         for kind, look in looks.items():
             axes.plot(times, steadied(kind, points, fps)[part, POINT, 0], label=labels.get(kind), **look)
-        _dress(
+        dress(
             axes, f"x of the nose's tip where {title}" if row else f"x of the nose's tip, {title}", "s", "px"
         )
     kinds = ("as found", "steadied")
@@ -453,14 +454,14 @@ def _draw(results: dict[str, Any], clips: dict[str, Floats], way: Callable[[Moti
             values = [results[f"{fps} {name}"][kind][what] for name in names]
             axes.bar(np.arange(len(names)) + 0.4 * shift - 0.2, values, 0.38, color=looks[kind]["color"])
         axes.set_xticks(range(len(names)), names)
-        _dress(axes, what.capitalize(), "", unit)
+        dress(axes, what.capitalize(), "", unit)
         if row == 0:
             half = [results[f"{fps} {name}"]["as found"][what] / 2 for name in names]
             axes.hlines(
                 half, np.arange(len(names)) - 0.4, np.arange(len(names)) + 0.4, STYLE.ink, "dashed", lw=1
             )
         axes.grid(False, axis="x")
-    _legend_below(figure, 3)
+    legend_below(figure, 3)
     save_png(HERE / "smoothing.png", figure)
 
 

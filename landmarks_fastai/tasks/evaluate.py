@@ -11,15 +11,10 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.config import load_recipe
 from landmarks_fastai.data.table import FaceTable
-from landmarks_fastai.drawing import (
-    calibration_figure,
-    ced_figure,
-    judged_sheet,
-    point_error_figure,
-    save_png,
-)
+from landmarks_fastai.drawing import judged_sheet, save_png
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation import Report, evaluate_points
+from landmarks_fastai.figures import calibration_figure, ced_figure, point_error_figure
 from landmarks_fastai.files import read_json, write_csv, write_json
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.schema import Schema

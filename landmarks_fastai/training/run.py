@@ -28,9 +28,10 @@ from landmarks_fastai.config import Recipe, dump_recipe, load_recipe
 from landmarks_fastai.data.source import load_table
 from landmarks_fastai.data.split import Split, split_by
 from landmarks_fastai.data.table import FaceTable
-from landmarks_fastai.drawing import history_figure, judged_sheet, lr_find_figure, save_png
+from landmarks_fastai.drawing import judged_sheet, save_png
 from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.evaluation import Report, evaluate_points
+from landmarks_fastai.figures import history_figure, lr_find_figure
 from landmarks_fastai.files import read_json, replacing, write_json, write_text
 from landmarks_fastai.inference.modelfile import MODEL_NAME, ModelHeader, save_model
 from landmarks_fastai.inference.onnx_export import export_onnx
