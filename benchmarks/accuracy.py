@@ -151,7 +151,8 @@ CHOICES = """
 - **Flat-cosine** is as good as one-cycle, and needs no peak that fits the length of the run.
 
 The origin's recipe is made for hundreds of epochs on a GPU, with batches of 625 faces; in this time it
-takes a few steps.
+takes a few steps. On a GPU it comes to 1.41 px after 8,000 iterations and stands still there, while the
+error on the faces that it is trained on goes on falling ([origin.md](origin.md)).
 """
 
 
@@ -262,6 +263,18 @@ def main() -> None:
             _write_table(results)
 
 
+def _on_gpu(results: dict[str, Any]) -> list[str]:
+    """Return the line of origin.py's last result; none where it was not run."""
+    done = max((int(name) for name in results if name != "setting"), default=None)
+    if done is None:
+        return []
+    found, machine = results[str(done)], results["setting"]["machine"].split(",")[0]
+    epochs = f"{done / results['setting']['epoch']:.0f}"
+    cells = [f"the origin's recipe, {done:,} iterations", epochs, f"{found['minutes']:.1f} of an {machine}"]
+    cells += ["1", f"{found['rmse']:.3f}", "", f"{found['flipped']:.3f}", ""]
+    return [f"| {' | '.join(cells)} |"]
+
+
 def _write_table(results: dict[str, Any]) -> None:
     setting = results["setting"]
     base = results.get(BASE, {})
@@ -300,6 +313,8 @@ def _write_table(results: dict[str, Any]) -> None:
                 "" if None in sure else f"{np.mean(sure):.2f}",
             ]
             lines.append(f"| {' | '.join(cells)} |")
+        if part == "The origin":
+            lines += _on_gpu(read_results("origin"))
     shown = {
         name: [one["spoilt"] for one in results[name].values() if isinstance(one, dict) and "spoilt" in one]
         for name in (BASE, *ROWS["Augmentation"], *ROWS["Whole"])

@@ -29,6 +29,7 @@ from landmarks_fastai.training.callbacks import EpochLog, weights_to_keep
 from landmarks_fastai.training.learner import augmentation, build_learner, choose_precision
 
 HERE = Path(__file__).resolve().parent
+CPU = torch.device("cpu")
 
 
 def load(data: str) -> tuple[FaceTable, NDArray[np.int64]]:
@@ -120,11 +121,14 @@ def mean_and_spread(values: ArrayLike, form: str = ".3f") -> str:
     return mean if len(each) < 2 else f"{mean} ± {format(float(each.std(ddof=1)), form.lstrip('+'))}"
 
 
-def machine() -> str:
+def machine(device: torch.device = CPU) -> str:
     """Say what it ran on, without saying where, and the type that recipes train in there."""
     versions = f"torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
-    dtype = choose_precision("auto", torch.device("cpu")) or torch.float32
-    return f"{torch.get_num_threads()} threads, {versions}, {str(dtype).removeprefix('torch.')}"
+    dtype = choose_precision("auto", device) or torch.float32
+    with_what = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    )
+    return f"{with_what}, {versions}, {str(dtype).removeprefix('torch.')}"
 
 
 def read_results(name: str) -> dict[str, Any]:
