@@ -70,7 +70,7 @@ def warp_images(images: Tensor, matrix: Tensor, size: int, noise: Tensor | None 
     # grid_sample with align_corners=False puts the image's edges at -1 and 1
     grid = (2 * source + 1) / images.shape[-1] - 1
     out = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    if noise is None or not noise.any():
+    if noise is None:
         return out
     outside = (grid.abs() > 1).any(-1)[:, None] & noise[:, None, None, None]
     return torch.where(outside, torch.rand_like(out), out)
