@@ -75,7 +75,12 @@ DetectorOption = Annotated[
 ]
 RefineOption = Annotated[
     Optional[int],
-    typer.Option("--refine", min=0, max=5, help="Lay the square anew around the points, so often."),
+    typer.Option(
+        "--refine",
+        min=0,
+        max=5,
+        help="Lay the square anew around the points, turned with the head, so often.",
+    ),
 ]
 TrustOption = Annotated[bool, typer.Option("--trust-pickle", help="Open a .pkl, which can run any code.")]
 

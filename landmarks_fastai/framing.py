@@ -10,25 +10,33 @@ pixel at (0, 0), so that the whole of a W x H picture is (0, 0, W, H).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+LEAN = math.radians(10)
+"""Up to so far a head may lean in its square; with what goes beyond, the square turns. Measured in
+benchmarks/refine.md: more is found less well, and with less upright faces are blurred for nothing."""
+
 
 @dataclass(frozen=True)
 class Square:
-    """A square in edge coordinates: its left and top edge, and its side."""
+    """A square in edge coordinates: its left and top edge, its side, and how it is turned about its middle.
+
+    `turn` is in radians, clockwise as one sees it; the edges are those before it is turned.
+    """
 
     left: float
     top: float
     side: float
+    turn: float = 0.0
 
     @property
     def edges(self) -> tuple[float, float, float, float]:
-        """x0, y0, x1, y1, as boxes are written."""
+        """x0, y0, x1, y1, as boxes are written; before it is turned."""
         return self.left, self.top, self.left + self.side, self.top + self.side
 
     @property
@@ -37,23 +45,31 @@ class Square:
         return self.left + self.side / 2, self.top + self.side / 2
 
     def moved(self, right: float, down: float) -> Square:
-        """Return it as large, moved by so many px."""
-        return Square(self.left + right, self.top + down, self.side)
+        """Return it as large, turned as it is, moved by so many px."""
+        return replace(self, left=self.left + right, top=self.top + down)
 
     def from_picture(self, points: NDArray[np.floating], size: int) -> NDArray[np.float64]:
         """Lead (…, 2) points of the picture to the `size` x `size` pixels that this square becomes."""
-        edges = points.astype(np.float64) - (self.left, self.top) + 0.5
+        edges = turned(points.astype(np.float64) + 0.5, -self.turn, self.middle) - (self.left, self.top)
         return np.asarray(edges * (size / self.side) - 0.5)
 
     def to_picture(self, points: NDArray[np.float32], size: int) -> NDArray[np.float32]:
         """Lead (…, 2) points back to the picture from the `size` x `size` pixels this square became."""
         # in float64: far to the right in a large picture, float32 would round twice
         edges = (points.astype(np.float64) + 0.5) * (self.side / size) + (self.left, self.top)
-        return np.asarray(edges - 0.5, dtype=np.float32)
+        return np.asarray(turned(edges, self.turn, self.middle) - 0.5, dtype=np.float32)
+
+
+def turned(points: NDArray[np.float64], turn: float, middle: tuple[float, float]) -> NDArray[np.float64]:
+    """Turn (…, 2) points about a middle by so many radians, clockwise as one sees it: y runs down."""
+    if not turn:
+        return points
+    cos, sin = math.cos(turn), math.sin(turn)
+    return np.asarray((points - middle) @ np.array([[cos, sin], [-sin, cos]]) + middle)
 
 
 def apart(one: Square, other: Square) -> float:
-    """Return how far two squares are from being the same.
+    """Return how far two squares are from being the same, however they are turned.
 
     The distance of their middles in shares of their side, plus the logarithm of how much larger one is.
     """
@@ -73,8 +89,9 @@ def middle_square(width: int, height: int) -> Square:
 def fit_square(points: NDArray[np.floating], mean: NDArray[np.floating]) -> Square | None:
     """Return the square in which these points lie as they do on average: as large, and in the middle.
 
-    Size is that of the points' distances to their centre, which a tilted head does not change; the centre
-    is the least-squares one (Procrustes analysis without its rotation: Gower 1975).
+    Size is that of the points' distances to their centre, which a tilted head does not change; centre and
+    angle are the least-squares ones (Procrustes analysis: Gower 1975). The square turns with what of the
+    angle goes beyond `LEAN`.
 
     Parameters
     ----------
@@ -96,8 +113,13 @@ def fit_square(points: NDArray[np.floating], mean: NDArray[np.floating]) -> Squa
     side = float(np.sqrt(((here - centre) ** 2).sum() / ((there - middle) ** 2).sum()))
     if side < 1e-6:
         return None
-    left, top = (centre + 0.5 - side * middle).tolist()
-    return Square(left, top, side)
+    (x, y), (mean_x, mean_y) = (here - centre).T, (there - middle).T
+    angle = math.atan2((mean_x * y - mean_y * x).sum(), (mean_x * x + mean_y * y).sum())
+    turn = math.copysign(max(0.0, abs(angle) - LEAN), angle)
+    # it turns about its own middle, the face about the centre of its points
+    upright = centre + 0.5 + side * (0.5 - middle)
+    left, top = (turned(upright, turn, tuple(centre + 0.5)) - side / 2).tolist()
+    return Square(left, top, side, turn)
 
 
 def cut_square(image: NDArray[np.uint8], square: Square, size: int, channels: int) -> NDArray[np.uint8]:
@@ -119,6 +141,8 @@ def cut_square(image: NDArray[np.uint8], square: Square, size: int, channels: in
     NDArray
         (S, S, channels) uint8.
     """
+    if square.turn:
+        return _cut_turned(image, square, size, channels)
     height, width = image.shape[:2]
     # the filter reaches one source pixel, or one target pixel where that is larger, beyond the square
     reach = ceil(max(1.0, square.side / size)) + 1
@@ -140,3 +164,26 @@ def cut_square(image: NDArray[np.uint8], square: Square, size: int, channels: in
     if resized.ndim == 2:
         resized = resized[:, :, None]
     return resized if resized.shape[2] == channels else np.repeat(resized, channels, axis=2)
+
+
+def _cut_turned(image: NDArray[np.uint8], square: Square, size: int, channels: int) -> NDArray[np.uint8]:
+    """Cut out what is around the square, upright and twice as fine, turn that, and resize it.
+
+    Twice as fine, since what lies between pixels is read bilinearly, which blurs. Pillow's bicubic would not,
+    but moves edges by up to a tenth of a pixel.
+    """
+    edge = 2  # so far the last filter reaches beyond the square
+    fine = 2 * size + 2 * edge
+    cos, sin = math.cos(square.turn), math.sin(square.turn)
+    wide = ceil(fine * (abs(cos) + abs(sin))) + 2
+    side = wide * square.side / (2 * size)
+    x, y = square.middle
+    around = cut_square(image, Square(x - side / 2, y - side / 2, side), wide, channels)
+    flat = Image.fromarray(around[..., 0] if channels == 1 else around)
+    # Pillow asks where each place of the result, in edges, comes from
+    left, top = (wide + (sin - cos) * fine) / 2, (wide - (sin + cos) * fine) / 2
+    where = (cos, -sin, left, sin, cos, top)
+    upright = flat.transform((fine, fine), Image.Transform.AFFINE, where, Image.Resampling.BILINEAR)
+    box = (edge, edge, fine - edge, fine - edge)
+    resized = upright.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized).reshape(size, size, channels)

@@ -158,9 +158,9 @@ class Predictor:
             Average with the prediction on the mirrored face.
         refine
             How often the square is laid anew around the points that were found in it, as the faces of
-            training lay in theirs, and the points are found again. All that was found in squares that
-            are `ALIKE` is averaged (`mean_landmarks`); of a model that does not know its points' scales, the
-            last counts alone.
+            training lay in theirs and turned with the head, and the points are found again. All that was
+            found in squares that are `ALIKE` is averaged (`mean_landmarks`); of a model that does not know
+            its points' scales, the last counts alone.
 
         Returns
         -------
@@ -314,7 +314,7 @@ def onnx_run(model: LoadedModel) -> tuple[Run, str]:
 def _where_alike(look: Landmarks, last: Landmarks) -> Landmarks:
     """Return what a look found, and for faces whose square it had wrong what the last one found."""
     pairs = zip(look.squares, last.squares, strict=True)
-    alike = np.array([apart(*pair) < ALIKE for pair in pairs], bool)[:, None]
+    alike = np.array([apart(a, b) + abs(a.turn - b.turn) < ALIKE for a, b in pairs], bool)[:, None]
     return Landmarks(
         np.where(alike[..., None], look.points, last.points),
         np.where(alike, look.scales, last.scales),

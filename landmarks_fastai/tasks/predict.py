@@ -145,7 +145,8 @@ POINT_COLUMNS = ("image", "face", "point", "x", "y", "confidence")
 def write_points_json(path: Path, found: Sequence[Found], predictor: Predictor) -> None:
     """Write {"schema", "points", "images": [{"image", "width", "height", "faces": [{"box", "points"}]}]}.
 
-    A box is x0, y0, x1, y1, px of the picture; for the points see `points_as_json`.
+    A box is x0, y0, x1, y1, px of the picture: the face's square, before it was turned with a tilted head.
+    For the points see `points_as_json`.
     """
     schema = predictor.schema
     images = [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from landmarks_fastai.calibration import scale_of_chance
-from landmarks_fastai.framing import Square, apart
+from landmarks_fastai.framing import LEAN, Square, apart, turned
 from landmarks_fastai.inference.faces import Boxes
 from landmarks_fastai.inference.modelfile import ModelHeader
 from landmarks_fastai.inference.predictor import Landmarks, Predictor
@@ -371,10 +371,40 @@ def test_smoothing_knows_how_sure_each_point_is() -> None:
     assert found[0].confidence[2] < 0.5 * found[0].confidence[0]
 
 
+class Whirl(Predictor):
+    """Finds a face that turns by 6° a frame, and remembers the squares in which it was asked for it."""
+
+    def __init__(self) -> None:
+        super().__init__(HEADER, lambda crops: ())
+        self.angle = 0.0
+        self.asked: list[Square] = []
+
+    def predict_squares(
+        self, image: NDArray[np.uint8], squares: Sequence[Square], flip: bool = False, refine: int = 0
+    ) -> Landmarks:
+        self.asked += squares
+        points = turned(MEAN, self.angle, (0.5, 0.5)) * 60 + (100, 80) - 0.5
+        many = np.repeat(points[None].astype(np.float32), len(squares), 0)
+        return Landmarks(many, np.full((len(squares), 3), 0.5, np.float32), tuple(squares))
+
+
+def test_a_square_turns_with_its_face() -> None:
+    whirl = Whirl()
+    tracker = Tracker(whirl, lambda image: Boxes(np.array([[100.0, 80, 160, 140]]), np.ones(1)), smooth=False)
+    for frame in range(25):
+        whirl.angle, last = np.deg2rad(6 * frame), whirl.angle
+        whirl.asked.clear()
+        faces = tracker(IMAGE, frame / FPS)
+        assert [face.number for face in faces] == [0]
+        if frame:
+            assert whirl.asked[0].turn == pytest.approx(max(0.0, last - LEAN), abs=1e-4)
+
+
 def test_apart() -> None:
     one = Square(10, 20, 40)
     assert apart(one, one) == 0
     assert apart(one, Square(10 + 12, 20 + 16, 40)) == pytest.approx(0.5)
     # the same middle, e times larger
     assert apart(Square(-50, -50, 100), Square(-50 * np.e, -50 * np.e, 100 * np.e)) == pytest.approx(1)
+    assert apart(one, Square(10, 20, 40, 1.0)) == apart(one, Square(10, 20, 40))
     assert apart(one, Square(0, 0, 55)) == apart(Square(0, 0, 55), one)
