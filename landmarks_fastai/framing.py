@@ -68,6 +68,11 @@ def turned(points: NDArray[np.float64], turn: float, middle: tuple[float, float]
     return np.asarray((points - middle) @ np.array([[cos, sin], [-sin, cos]]) + middle)
 
 
+def beyond_lean(angle: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Return what of the angles of heads, in radians, a square turns with."""
+    return np.asarray(np.copysign(np.maximum(0.0, np.abs(angle) - LEAN), angle))
+
+
 def apart(one: Square, other: Square) -> float:
     """Return how far two squares are from being the same, however they are turned.
 
@@ -115,7 +120,7 @@ def fit_square(points: NDArray[np.floating], mean: NDArray[np.floating]) -> Squa
         return None
     (x, y), (mean_x, mean_y) = (here - centre).T, (there - middle).T
     angle = math.atan2((mean_x * y - mean_y * x).sum(), (mean_x * x + mean_y * y).sum())
-    turn = math.copysign(max(0.0, abs(angle) - LEAN), angle)
+    turn = float(beyond_lean(angle))
     # it turns about its own middle, the face about the centre of its points
     upright = centre + 0.5 + side * (0.5 - middle)
     left, top = (turned(upright, turn, tuple(centre + 0.5)) - side / 2).tolist()

