@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LEAN = math.radians(10)
-"""Up to so far a head may lean in its square; with what goes beyond, the square turns. Measured in
-benchmarks/refine.md: more is found less well, and with less upright faces are blurred for nothing."""
+"""Up to so far a head may lean in its square; with what goes beyond, the square turns (benchmarks/refine.md)."""
 
 
 @dataclass(frozen=True)
