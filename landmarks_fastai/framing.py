@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LEAN = math.radians(10)
-"""Up to so far a head may lean in its square; with what goes beyond, the square turns (benchmarks/refine.md)."""
+"""Up to so far a head may lean in its square; with what goes beyond, the square turns."""
 
 
 @dataclass(frozen=True)
