@@ -393,6 +393,7 @@ def screen() -> Iterator[str]:
     pytest.importorskip("cv2")
     reading, writing = os.pipe()
     command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "640x480x24", "-nolisten", "tcp"]
+    command += ["-noreset"]  # else it begins anew whenever nobody looks, and refuses who comes meanwhile
     server = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
     os.close(writing)
     with os.fdopen(reading) as pipe:
@@ -471,7 +472,7 @@ def test_what_the_screen_shows_and_q(screen: str, tmp_path: Path) -> None:
         finally:
             process.kill()
     assert shot is not None
-    assert looks_like(shot, picture)
+    assert looks_like(shot, picture), (process.returncode, out, err)
     # the dot of the subject's left eye, in its hue
     x, y = np.rint(points[0]).astype(int)
     np.testing.assert_allclose(shot[y, x], list(bytes.fromhex(STYLE.left[1:])), atol=6)
