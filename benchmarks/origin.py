@@ -33,7 +33,7 @@ from landmarks_fastai.inference.modelfile import ModelHeader
 from landmarks_fastai.inference.predictor import Predictor, torch_run
 from landmarks_fastai.network import scale_points
 from landmarks_fastai.training.augment import origin
-from landmarks_fastai.training.checkpoint import write_tensors
+from landmarks_fastai.training.checkpoint import read_tensors, write_tensors
 from landmarks_fastai.training.learner import build_learner, choose_precision
 from landmarks_fastai.training.schedules import cyclic
 
@@ -88,7 +88,7 @@ class Training:
 
     def go_on(self) -> None:
         """Take up where `keep` was called; the faces come in another order than they would have."""
-        kept = torch.load(KEPT, map_location=self.device, weights_only=True)
+        kept = read_tensors(KEPT)
         self.learn.model.load_state_dict(kept["model"])
         self.learn.opt.opt.load_state_dict(kept["optimizer"])
         self.done, self.seconds = kept["done"], kept["seconds"]

@@ -22,7 +22,7 @@ from PIL import Image
 
 from landmarks_fastai.data.source import default_cache
 from landmarks_fastai.evaluation import inter_ocular_distance, nme
-from landmarks_fastai.framing import Square, apart, cut_square, turned
+from landmarks_fastai.framing import Square, apart, cut_square, turn_points
 from landmarks_fastai.images import read_image
 from landmarks_fastai.inference.faces import open_detector
 from landmarks_fastai.inference.predictor import Predictor
@@ -80,7 +80,7 @@ def tilted(frame: Frame68, degrees: float) -> tuple[Picture, NDArray[np.float64]
     whole = Square(x - size / 2, y - size / 2, size)
     shown = Image.fromarray(cut_square(picture(frame.image), whole, size, 3))
     middle = size / 2, size / 2
-    points = turned(whole.from_picture(frame.points, size) + 0.5, np.deg2rad(degrees), middle) - 0.5
+    points = turn_points(whole.from_picture(frame.points, size) + 0.5, np.deg2rad(degrees), middle) - 0.5
     crop = Square((size - side) / 2, (size - side) / 2, side)
     return np.asarray(shown.rotate(-degrees, Image.Resampling.BICUBIC)), points, crop
 
@@ -137,9 +137,8 @@ def main() -> None:
         }
     }
     for name, squares in begin.items():
-        each = [errors(predictor, frames, squares, refine)[all_found] for refine in PASSES]
-        found = float(np.mean([square is not None for square in squares]))
-        results[name] = {"found": found, **_gains(each, people[all_found])}
+        each = [errors(predictor, frames, squares, refine) for refine in PASSES]
+        results[name] = _row(squares, each, people, all_found)
         print(name, results[name], flush=True)
         write_results("refine", results)
     detect = open_detector("centerface", default_cache())
@@ -147,26 +146,32 @@ def main() -> None:
         shown = [tilted(frame, degrees) for frame in frames]
         pictures, points, crops = zip(*shown, strict=True)
         detected = [nearest(detect(image).squares, crop) for image, _, crop in shown]
-        for name, squares in (("the true crop", crops), ("centerface", detected)):
-            there = np.array([square is not None for square in squares])
+        for start, squares in (("the true crop", crops), ("centerface", detected)):
             each = [errors_in(predictor, pictures, np.stack(points), squares, refine) for refine in PASSES]
-            row = {"found": float(there.mean()), **_gains([some[there] for some in each], people[there])}
-            results[f"{name}, the frame turned by {degrees}°"] = row
-            print(degrees, name, row, flush=True)
+            name = f"{start}, the frame turned by {degrees}°"
+            results[name] = _row(squares, each, people, np.isfinite(each[0]))
+            print(name, results[name], flush=True)
             write_results("refine", results)
     _write_table(results)
 
 
-def _gains(each: Sequence[NDArray[np.float64]], people: NDArray[np.int64]) -> dict[str, Any]:
-    """Return the NME of each number of passes, and how much less it is than without."""
-    return {
-        str(refine): {
-            "nme": float(errors.mean()),
-            "gain": float((each[0] - errors).mean()),
-            "gain_spread": float(over_people(each[0] - errors, people).std()),
+def _row(
+    squares: Sequence[Square | None],
+    each: Sequence[NDArray[np.float64]],
+    people: NDArray[np.int64],
+    judged: NDArray[np.bool_],
+) -> dict[str, Any]:
+    """Return how many faces were found, the NME of each number of passes, and how much less than without."""
+    plain = each[0][judged]
+    row: dict[str, Any] = {"found": float(np.mean([square is not None for square in squares]))}
+    for refine, errors_of_all in zip(PASSES, each, strict=True):
+        some = errors_of_all[judged]
+        row[str(refine)] = {
+            "nme": float(some.mean()),
+            "gain": float((plain - some).mean()),
+            "gain_spread": float(over_people(plain - some, people[judged]).std()),
         }
-        for refine, errors in zip(PASSES, each, strict=True)
-    }
+    return row
 
 
 def _write_table(results: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ from refine import errors, starts
 
 from landmarks_fastai.calibration import Calibration, calibrate
 from landmarks_fastai.evaluation import point_distances, rmse
+from landmarks_fastai.framing import turn_points
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.tasks.evaluate import unseen_rows
 
@@ -87,9 +88,8 @@ WAYS = tuple(
 
 def turned_points(points: NDArray[np.float32], degrees: float, size: int) -> NDArray[np.float64]:
     """Turn points as Pillow turns a picture: counter-clockwise about its middle."""
-    angle, middle = np.deg2rad(degrees), (size - 1) / 2
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return np.asarray((points - middle) @ turn.T + middle)
+    middle = (size - 1) / 2
+    return turn_points(points.astype(np.float64), -np.deg2rad(degrees), (middle, middle))
 
 
 def spoilt(

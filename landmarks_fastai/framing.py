@@ -49,17 +49,17 @@ class Square:
 
     def from_picture(self, points: NDArray[np.floating], size: int) -> NDArray[np.float64]:
         """Lead (…, 2) points of the picture to the `size` x `size` pixels that this square becomes."""
-        edges = turned(points.astype(np.float64) + 0.5, -self.turn, self.middle) - (self.left, self.top)
+        edges = turn_points(points.astype(np.float64) + 0.5, -self.turn, self.middle) - (self.left, self.top)
         return np.asarray(edges * (size / self.side) - 0.5)
 
     def to_picture(self, points: NDArray[np.float32], size: int) -> NDArray[np.float32]:
         """Lead (…, 2) points back to the picture from the `size` x `size` pixels this square became."""
         # in float64: far to the right in a large picture, float32 would round twice
         edges = (points.astype(np.float64) + 0.5) * (self.side / size) + (self.left, self.top)
-        return np.asarray(turned(edges, self.turn, self.middle) - 0.5, dtype=np.float32)
+        return np.asarray(turn_points(edges, self.turn, self.middle) - 0.5, dtype=np.float32)
 
 
-def turned(points: NDArray[np.float64], turn: float, middle: tuple[float, float]) -> NDArray[np.float64]:
+def turn_points(points: NDArray[np.float64], turn: float, middle: tuple[float, float]) -> NDArray[np.float64]:
     """Turn (…, 2) points about a middle by so many radians, clockwise as one sees it: y runs down."""
     if not turn:
         return points
@@ -122,7 +122,7 @@ def fit_square(points: NDArray[np.floating], mean: NDArray[np.floating]) -> Squa
     turn = float(beyond_lean(angle))
     # it turns about its own middle, the face about the centre of its points
     upright = centre + 0.5 + side * (0.5 - middle)
-    left, top = (turned(upright, turn, tuple(centre + 0.5)) - side / 2).tolist()
+    left, top = (turn_points(upright, turn, tuple(centre + 0.5)) - side / 2).tolist()
     return Square(left, top, side, turn)
 
 

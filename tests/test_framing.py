@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmarks_fastai.framing import LEAN, Square, cut_square, fit_square, turned
+from landmarks_fastai.framing import LEAN, Square, cut_square, fit_square, turn_points
 
 MEAN = np.array([[0.7, 0.35], [0.3, 0.35], [0.5, 0.6], [0.5, 0.85]])
 
@@ -19,13 +19,13 @@ ANGLES = st.floats(-3.1, 3.1)
 def test_in_the_square_around_them_points_lie_as_the_mean_face_and_lean_a_little_at_most(
     left: float, top: float, side: float, angle: float
 ) -> None:
-    points = turned(MEAN, angle, (0.5, 0.5)) * side + (left, top) - 0.5
+    points = turn_points(MEAN, angle, (0.5, 0.5)) * side + (left, top) - 0.5
     found = fit_square(points, MEAN)
     assert found is not None
     assert found.side == pytest.approx(side)
     lean = min(LEAN, max(-LEAN, angle))
     assert found.turn == pytest.approx(angle - lean, abs=1e-6)
-    expected = turned(MEAN, lean, tuple(MEAN.mean(axis=0))) * 64 - 0.5
+    expected = turn_points(MEAN, lean, tuple(MEAN.mean(axis=0))) * 64 - 0.5
     np.testing.assert_allclose(found.from_picture(points, 64), expected, atol=1e-6)
 
 
@@ -48,12 +48,12 @@ def test_a_square_turns_clockwise_as_one_sees_it() -> None:
 def test_a_turned_square_shows_what_lies_under_its_pixels(turn: float, side: float, size: int) -> None:
     x = np.arange(240, dtype=np.float64)
     ramps = np.stack(np.meshgrid(x, x), -1)  # of each pixel its x and its y
-    # a half-pixel mistake would be 2.5 and more at the small sizes; two roundings are not
-    picture = np.concatenate([ramps, np.full((240, 240, 1), 9)], -1).round().astype(np.uint8)
+    picture = np.concatenate([ramps, np.full((240, 240, 1), 9)], -1).astype(np.uint8)
     square = Square(118.3 - side / 2, 121.9 - side / 2, side, turn)
     line = np.arange(size, dtype=np.float32)
     pixels = np.stack(np.meshgrid(line, line), -1)
     found = cut_square(picture, square, size, 3)
+    # a half-pixel mistake would be 2.5 and more at the small sizes; two roundings are not
     np.testing.assert_allclose(found[..., :2], square.to_picture(pixels, size), atol=1.6)
     assert (found[..., 2] == 9).all()
     gray = cut_square(picture[..., :1], square, size, 1)

@@ -66,17 +66,17 @@ class Boxes:
     scores
         (B,) how sure the detector is, from 0 to 1.
     turns
-        (B,) by how much each square is turned with a tilted head, as `Square.turn`. None: they are upright.
+        (B,) by how much each square is turned with a tilted head, as `Square.turn`, or one number for all.
     """
 
     edges: Floats
     scores: Floats
-    turns: Floats | None = None
+    turns: Floats | float = 0.0
 
     @property
     def squares(self) -> list[Square]:
         """The same as squares."""
-        turns = np.zeros(len(self.edges)) if self.turns is None else self.turns
+        turns = np.broadcast_to(self.turns, len(self.edges))
         return [
             Square(x0, y0, x1 - x0, turn)
             for (x0, y0, x1, _), turn in zip(self.edges.tolist(), turns.tolist(), strict=True)
@@ -365,7 +365,7 @@ def _faces_of_five(
     return _faces(squares, scores, image, turns)
 
 
-def _faces(squares: Floats, scores: Floats, image: NDArray[np.uint8], turns: Floats | None = None) -> Boxes:
+def _faces(squares: Floats, scores: Floats, image: NDArray[np.uint8], turns: Floats | float = 0.0) -> Boxes:
     """Keep one square a face, and none that is too small or does not touch the picture."""
     height, width = image.shape[:2]
     sides = squares[:, 2] - squares[:, 0]
@@ -377,7 +377,7 @@ def _faces(squares: Floats, scores: Floats, image: NDArray[np.uint8], turns: Flo
         kept.append(left[0])
         left = left[overlap(squares[left[0]], squares[left]) < OVERLAP]
     order = sorted(kept, key=lambda face: -sides[face])
-    kept_turns = None if turns is None else turns[order]
+    kept_turns = np.broadcast_to(turns, len(squares))[order]
     return Boxes(squares[order].reshape(-1, 4), np.asarray(scores[order], np.float64), kept_turns)
 
 

@@ -238,6 +238,12 @@ TRIPLE = schema_from_names("triple", ["left_eye", "right_eye", "chin"])
 MEAN = np.array([[0.7, 0.3], [0.3, 0.3], [0.5, 0.8]])
 
 
+def triple_header(size: int) -> ModelHeader:
+    return make_header(size, schema=TRIPLE).model_copy(
+        update={"mean_face": [tuple(p) for p in MEAN.tolist()]}
+    )
+
+
 def colours(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32]]:
     """Find the red, the green and the blue spot, a third of the way off towards the mean face."""
     found = [centroid(np.repeat(crops[..., c : c + 1], 3, 3))[0] for c in range(3)]
@@ -246,9 +252,7 @@ def colours(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32]]:
 
 
 def test_refining_comes_to_the_square_of_training() -> None:
-    header = make_header(64, schema=TRIPLE).model_copy(
-        update={"mean_face": [tuple(p) for p in MEAN.tolist()]}
-    )
+    header = triple_header(64)
     true = Square(40.0, 25.0, 100.0)
     places = MEAN * true.side + (true.left, true.top) - 0.5
     image = np.stack([spot(220, 180, *place, 4)[..., 0] for place in places], 2)
@@ -265,9 +269,7 @@ def test_refining_comes_to_the_square_of_training() -> None:
 
 
 def test_refining_turns_the_square_with_a_tilted_head() -> None:
-    header = make_header(64, schema=TRIPLE).model_copy(
-        update={"mean_face": [tuple(p) for p in MEAN.tolist()]}
-    )
+    header = triple_header(64)
     true = Square(60.0, 50.0, 90.0, 0.9)
     places = true.to_picture((MEAN * 64 - 0.5).astype(np.float32), 64)
     image = np.stack([spot(220, 200, *place, 4)[..., 0] for place in places], 2)
@@ -282,9 +284,7 @@ def test_refining_turns_the_square_with_a_tilted_head() -> None:
 
 def test_looks_count_for_more_the_surer_they_are() -> None:
     """The first look errs by 6 px and says so; the second by 1 px the other way."""
-    header = make_header(60, schema=TRIPLE).model_copy(
-        update={"mean_face": [tuple(p) for p in MEAN.tolist()]}
-    )
+    header = triple_header(60)
     looks = []
 
     def unsure_first(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from landmarks_fastai.calibration import scale_of_chance
-from landmarks_fastai.framing import LEAN, Square, apart, turned
+from landmarks_fastai.framing import LEAN, Square, apart, turn_points
 from landmarks_fastai.inference.faces import Boxes
 from landmarks_fastai.inference.modelfile import ModelHeader
 from landmarks_fastai.inference.predictor import Landmarks, Predictor
@@ -383,7 +383,7 @@ class Whirl(Predictor):
         self, image: NDArray[np.uint8], squares: Sequence[Square], flip: bool = False, refine: int = 0
     ) -> Landmarks:
         self.asked += squares
-        points = turned(MEAN, self.angle, (0.5, 0.5)) * 60 + (100, 80) - 0.5
+        points = turn_points(MEAN, self.angle, (0.5, 0.5)) * 60 + (100, 80) - 0.5
         many = np.repeat(points[None].astype(np.float32), len(squares), 0)
         return Landmarks(many, np.full((len(squares), 3), 0.5, np.float32), tuple(squares))
 

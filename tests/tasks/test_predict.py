@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_fastai.framing import turned
+from landmarks_fastai.framing import turn_points
 from landmarks_fastai.images import read_image
 from landmarks_fastai.inference.faces import open_detector
 from landmarks_fastai.inference.predictor import Predictor
@@ -29,7 +29,7 @@ def test_a_tilted_face_gets_the_points_of_the_upright_one(degrees: float) -> Non
     upright = find_faces(predictor, photo, detector)
     found = find_faces(predictor, np.asarray(tilted), detector)
     best = [int(faces.confidence.mean(axis=1).argmax()) for faces in (upright, found)]
-    expected = turned(upright.points[best[0]] + 0.5, np.deg2rad(degrees), MIDDLE) - 0.5
+    expected = turn_points(upright.points[best[0]] + 0.5, np.deg2rad(degrees), MIDDLE) - 0.5
     # of a face that is some 130 px wide
     assert np.hypot(*(found.points[best[1]] - expected).T).max() < 5
     assert found.confidence[best[1]].mean() > 0.9
