@@ -1,4 +1,4 @@
-"""The command line, for a checkout: ``python cli.py train --arch resnet34``."""
+"""The command line of a checkout: ``python cli.py train --arch resnet34``."""
 
 from landmarks_fastai.cli import main
 

@@ -1,4 +1,4 @@
-"""``python -m landmarks_fastai`` is the same app."""
+"""The command line as ``python -m landmarks_fastai``."""
 
 from landmarks_fastai.cli import main
 

@@ -1,1 +1,1 @@
-"""Every source of labelled faces becomes the same table."""
+"""Data sets: reading them, checking their labels, correcting and splitting them."""

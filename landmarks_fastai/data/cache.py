@@ -1,7 +1,4 @@
-"""Tables that were read once, kept so that they need not be read again.
-
-Knows how a table lies in a file. Knows nothing about where its faces came from.
-"""
+"""Cache of parsed data sets, so that a source is parsed once."""
 
 from __future__ import annotations
 
@@ -14,72 +11,69 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_fastai.data.table import FaceTable
+from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import LandmarksError
-from landmarks_fastai.files import replacing
-from landmarks_fastai.schema import Schema
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.utils.files import atomic_write
 
-FORMAT = 2
-"""Goes up when a reader makes another table of the same bytes, so that older files are not found."""
+FORMAT = 3
+"""Increased when a reader returns different data for the same files: older cache files are then ignored."""
 
 PARSED = "parsed"
+"""Folder of the parsed data sets in the cache."""
 
 
-def remember(cache: Path, kind: str, key: tuple[str, ...], make: Callable[[], FaceTable]) -> FaceTable:
-    """Return the table that is kept under `key`, or make and keep it.
+def load_or_parse(
+    cache: Path, kind: str, key: tuple[str, ...], parse: Callable[[], LandmarkDataset]
+) -> LandmarkDataset:
+    """Return the data set that is cached under `key`, or parse and cache it.
 
-    A file that is damaged is made anew. Where the folder can't be written to, nothing is kept: that
-    costs time at the next call and is no fault of this one.
+    A damaged cache file is replaced. If the cache is not writable, the data set is returned without caching.
 
     Parameters
     ----------
     cache
-        The cache; tables are kept in its folder ``parsed``, beside what was fetched.
+        Cache folder; data sets are in its folder ``parsed``.
     kind
-        What the file's name begins with: "kaggle", "folder".
+        Prefix of the file name: "kaggle", "csv", "synthetic".
     key
-        All that the table depends on.
-    make
-        Reads the table; called once at most.
+        Everything that the data set depends on.
+    parse
+        Returns the data set; called at most once.
     """
     name = hashlib.sha256(json.dumps([FORMAT, kind, *key]).encode()).hexdigest()[:32]
     path = cache / PARSED / f"{kind}-{name}.npz"
     if path.is_file():
-        # damaged, it makes zipfile, numpy (which parses Python in it) and json raise nearly anything
+        # a damaged file makes zipfile, numpy and json raise almost any exception
         with suppress(Exception):
             return _load(path)
-    table = make()
-    with suppress(LandmarksError, OSError), replacing(path) as part:
-        _save(table, part)
-    return table
+    dataset = parse()
+    with suppress(LandmarksError, OSError), atomic_write(path) as partial:
+        _save(dataset, partial)
+    return dataset
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _save(dataset: LandmarkDataset, path: Path) -> None:
+    metadata = {"schema": dataset.schema.to_dict(), "source": dataset.source, "digest": dataset.digest}
+    arrays: dict[str, Any] = {
+        "images": dataset.images,
+        "points": dataset.points,
+        "names": np.array(dataset.names),
+    }
+    if dataset.groups is not None:
+        arrays["groups"] = dataset.groups
+    np.savez(path, metadata=np.array(json.dumps(metadata)), **arrays)
 
 
-def _save(table: FaceTable, path: Path) -> None:
-    about = {"schema": table.schema.to_dict(), "source": table.source, "digest": table.digest}
-    arrays: dict[str, Any] = {"images": table.images, "points": table.points, "names": np.array(table.names)}
-    if table.groups is not None:
-        arrays["groups"] = table.groups
-    np.savez(path, about=np.array(json.dumps(about)), **arrays)
-
-
-def _load(path: Path) -> FaceTable:
+def _load(path: Path) -> LandmarkDataset:
     with np.load(path, allow_pickle=False) as file:
-        about = json.loads(str(file["about"]))
-        return FaceTable(
+        metadata = json.loads(str(file["metadata"]))
+        return LandmarkDataset(
             images=file["images"],
             points=file["points"],
-            schema=Schema.from_dict(about["schema"]),
+            schema=LandmarkSchema.from_dict(metadata["schema"]),
             names=tuple(file["names"].tolist()),
-            source=about["source"],
-            digest=about["digest"],
+            source=metadata["source"],
+            digest=metadata["digest"],
             groups=file.get("groups"),
         )

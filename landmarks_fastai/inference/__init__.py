@@ -1,1 +1,1 @@
-"""From a model file and a picture to points; needs neither fastai nor the training rooms."""
+"""From an image and a model file to landmarks. Needs neither fastai nor, for ONNX files, torch."""

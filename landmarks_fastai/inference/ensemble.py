@@ -1,7 +1,4 @@
-"""Several models that answer as one: each looks in its own way, and the surer of a point counts for more.
-
-Knows predictors and how to average what they find; nothing about what is in a model file.
-"""
+"""Several models that predict as one."""
 
 from __future__ import annotations
 
@@ -12,61 +9,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.framing import Square
-from landmarks_fastai.inference.predictor import Landmarks, Predictor, mean_landmarks
+from landmarks_fastai.geometry import Crop
+from landmarks_fastai.inference.averaging import average_landmarks
+from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.landmarks import Landmarks
 
 
 class Ensemble(Predictor):
-    """The mean of several models, wherever one is wanted.
+    """The inverse-variance weighted mean of several models.
 
-    Each model is shown its own cut of a face's square, in its own size and channels. `header` is the first
-    one's, with the mean of their mean faces, by which all of them refine.
+    Each model extracts a crop in its own input size and channels. `header` is that of the first model with
+    the mean of all mean shapes, which refinement uses.
 
     Parameters
     ----------
     members
-        Two models or more, of one schema.
+        Two or more models with the same landmarks.
     """
 
     def __init__(self, members: Sequence[Predictor]) -> None:
-        faces = [member.header.mean_face for member in members]
-        mean_face = None if None in faces else np.mean(np.array(faces, np.float64), axis=0).tolist()
-        self.header = members[0].header.model_copy(update={"mean_face": mean_face})
+        shapes = [member.header.mean_shape for member in members]
+        mean_shape = None if None in shapes else np.mean(np.array(shapes, np.float64), axis=0).tolist()
+        self.header = members[0].header.model_copy(update={"mean_shape": mean_shape})
         self.device = members[0].device
         self._members = tuple(members)
 
     @property
     def name(self) -> str:
-        """What a curve of it is called."""
+        """Label of this ensemble in plots."""
         return f"mean of {len(self._members)} models"
 
-    def _find(
-        self, faces: Sequence[tuple[NDArray[np.uint8], Square]], batch_size: int, flip: bool
+    @property
+    def synthetic(self) -> bool:
+        """Whether any of the models was trained on synthetic data."""
+        return any(member.synthetic for member in self._members)
+
+    def _predict_faces(
+        self, faces: Sequence[tuple[NDArray[np.uint8], Crop]], batch_size: int, flip: bool
     ) -> Landmarks:
-        return mean_landmarks([member._find(faces, batch_size, flip) for member in self._members])
+        return average_landmarks([member._predict_faces(faces, batch_size, flip) for member in self._members])
 
 
-def open_models(paths: Sequence[Path], device: str = "auto", trust_pickle: bool = False) -> Predictor:
-    """Open one model file, or several as their mean.
+def open_predictors(paths: Sequence[Path], device: str = "auto", trust_pickle: bool = False) -> Predictor:
+    """Open one model file, or several as an ensemble.
 
     Parameters
     ----------
     paths
-        What `resolve_models` gave.
+        Model files, as `resolve_models` returns them.
     device, trust_pickle
-        As `Predictor.open` takes them.
+        See `Predictor.open`.
 
     Raises
     ------
     UserError
-        If one can't be opened, or finds other points than the first.
+        If one cannot be opened, or has other landmarks than the first.
     """
     members = [Predictor.open(path, device, trust_pickle) for path in paths]
     first = members[0].schema
     for path, member in zip(paths, members, strict=True):
-        if member.schema.points != first.points:
+        if member.schema.names != first.names:
             raise UserError(
-                f"{path} finds the {len(member.schema)} points of {member.schema.name}, and {paths[0]} the"
-                f" {len(first)} of {first.name}; only models of the same points have a mean"
+                f"{path} predicts the {len(member.schema)} landmarks of {member.schema.name}, but {paths[0]}"
+                f" the {len(first)} of {first.name}; only models with the same landmarks can be averaged"
             )
     return members[0] if len(members) == 1 else Ensemble(members)

@@ -1,217 +1,168 @@
-"""From a picture, and the boxes of its faces, to points in the picture's own pixels.
-
-Knows nothing about files of pictures, about finding faces, or about how a model was trained.
-
-Points are pixels, the centre of the top-left one at (0, 0). Boxes are edges, the top-left corner of
-that same pixel at (0, 0), so that the whole of a W x H picture is (0, 0, W, H).
-"""
+"""From an image and the crops of its faces to landmarks in pixels of that image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from landmarks_fastai.calibration import chance_near
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.framing import Square, apart, cut_square, fit_square, middle_square
-from landmarks_fastai.images import MAX_PIXELS
-from landmarks_fastai.inference.modelfile import LoadedModel, ModelHeader, open_model
-from landmarks_fastai.schema import Schema
-
-if TYPE_CHECKING:
-    from torch import nn
+from landmarks_fastai.geometry import Crop, center_crop, crop_distance, extract_crop, fit_crop
+from landmarks_fastai.inference.averaging import average_landmarks, confidence_of
+from landmarks_fastai.inference.backends import Backend, onnx_backend, resolve_device, torch_backend
+from landmarks_fastai.landmarks import Landmarks
+from landmarks_fastai.model_files.header import ModelHeader
+from landmarks_fastai.model_files.loading import open_model
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.utils.images import MAX_PIXELS
 
 Floats = NDArray[np.float32]
+Image = NDArray[np.uint8]
 
-Run = Callable[[NDArray[np.uint8]], tuple[Floats, ...]]
-"""Maps (B, S, S, C) bytes to (B, K, 2) points in pixels of these S x S images and, if the model knows them,
-(B, K) Laplace scales of their errors along x and along y, in the same pixels."""
+REFINEMENT_PASSES = 1
+"""Default number of refinement passes; measured in benchmarks/refinement.md."""
 
-
-ALIKE = 0.25
-"""Points from a square that is more `apart` from the last one are not averaged with its: a face that is cut
-off, or far too small, can't be seen well, whatever the network claims. Measured in benchmarks/refine.md."""
-
-
-@dataclass(frozen=True)
-class Landmarks:
-    """The points of B faces.
-
-    Parameters
-    ----------
-    points
-        (B, K, 2) float32, x then y, pixels of the picture.
-    scales
-        (B, K) float32: the Laplace scales of the points' errors along x and along y, pixels of the picture:
-        so far off they are expected to lie. NaN where the model was trained without confidence.
-    squares
-        The square of each face that the points were found in; of several looks the last.
-    """
-
-    points: Floats
-    scales: Floats
-    squares: tuple[Square, ...]
-
-    @property
-    def confidence(self) -> Floats:
-        """(B, K) float32: the model's own probability that a point lies near the truth.
-
-        Near is within 2.5 % of the square's side, along x and along y. NaN where the model was trained
-        without confidence.
-        """
-        sides = np.array([square.side for square in self.squares])
-        return chance_near(self.scales, sides[:, None]).astype(np.float32)
-
-
-def mean_landmarks(found: Sequence[Landmarks]) -> Landmarks:
-    """Average what several models, or looks, found of the same faces, point by point.
-
-    By inverse variance: a point of Laplace scale b weighs ``1 / b²``, which makes the variance of the mean
-    least if they err independently. A point of which one of them knows no scale is a plain mean, and has
-    none. The squares are the last one's.
-
-    The mean's scale is the weighted mean of the scales. More can't be known without how alike they err: if
-    they err as one, it is exact, and else too large, by up to the root of their number.
-    """
-    points = np.stack([one.points for one in found]).astype(np.float64)
-    scales = np.stack([one.scales for one in found]).astype(np.float64)
-    weights = np.where(np.isfinite(scales).all(axis=0), scales**-2.0, 1.0)
-    weights /= weights.sum(axis=0)
-    return Landmarks(
-        (weights[..., None] * points).sum(axis=0).astype(np.float32),
-        (weights * scales).sum(axis=0).astype(np.float32),
-        found[-1].squares,
-    )
+MAX_CROP_CHANGE = 0.25
+"""A pass whose crop differs more from the last crop (`crop_distance` plus roll in radians) is not averaged: a
+face that is cut off or far too small in its crop cannot be located well, whatever its confidence. Measured in
+benchmarks/refinement.md."""
 
 
 class Predictor:
-    """A model that is ready to find points.
+    """A model that predicts landmarks.
 
     Parameters
     ----------
     header
-        What the model file says of itself.
-    run
-        The network: bytes in, pixels out.
+        The model's header.
+    backend
+        Runs the network on a batch of crops.
     device
-        Where it runs, in words.
+        Where it runs, for messages.
     """
 
-    def __init__(self, header: ModelHeader, run: Run, device: str = "cpu") -> None:
+    def __init__(self, header: ModelHeader, backend: Backend, device: str = "cpu") -> None:
         self.header = header
         self.device = device
-        self._run = run
+        self._backend = backend
 
     @classmethod
     def open(cls, path: str | Path, device: str = "auto", trust_pickle: bool = False) -> Predictor:
-        """Open a model file or run folder; an ``.onnx`` needs no torch.
+        """Open a model file, run folder or released model; an ``.onnx`` file needs no torch.
 
         Parameters
         ----------
         path
-            What `open_model` takes.
+            See `open_model`.
         device
-            "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+            "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
         trust_pickle
-            Open a ``.pkl``, which can run any code.
+            Allow a ``.pkl``, which can execute arbitrary code.
 
         Raises
         ------
         UserError
-            If the file can't be opened, or the device is not there.
+            If the file cannot be opened or the device is not available.
         """
         model = open_model(path, trust_pickle=trust_pickle, device=device)
         if model.network is None:
-            return cls(model.header, *onnx_run(model))
-        chosen = torch_device(device)
-        return cls(model.header, torch_run(model.network, model.header, chosen), chosen)
+            return cls(model.header, *onnx_backend(model))
+        name = resolve_device(device)
+        return cls(model.header, torch_backend(model.network, model.header, name), name)
 
     @property
-    def schema(self) -> Schema:
-        """What the K points are called."""
-        return self.header.landmarks
+    def schema(self) -> LandmarkSchema:
+        """Names of the K landmarks."""
+        return self.header.landmark_schema
 
     @property
     def name(self) -> str:
-        """What a curve of it is called."""
+        """Label of this model in plots."""
         return self.header.arch
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether the model was trained on synthetic data."""
+        return self.header.synthetic
+
+    @property
+    def default_refine(self) -> int:
+        """Number of refinement passes measured to be best; 0 if the model has no mean shape."""
+        return REFINEMENT_PASSES if self.header.mean_shape is not None else 0
+
     def predict(
-        self, image: NDArray[np.uint8], boxes: ArrayLike | None = None, flip: bool = False, refine: int = 0
+        self, image: Image, boxes: ArrayLike | None = None, flip: bool = False, refine: int = 0
     ) -> Landmarks:
-        """Find the points of every boxed face.
+        """Predict the landmarks of every face given by a box.
 
         Parameters
         ----------
         image
-            (H, W, 3) or (H, W, 1) or (H, W) uint8.
+            (H, W, 3), (H, W, 1) or (H, W) uint8.
         boxes
-            (B, 4) x0, y0, x1, y1, edges. Each is made square around its centre by its longer side; what
-            lies outside of the picture shows the nearest pixel of its edge. None: the largest square in
-            the middle of the picture.
+            (N, 4) edges x0, y0, x1, y1 in pixels. Each box is extended to a square around its center with its
+            longer side; pixels at the edge of the image are repeated outside it. None: the center crop.
         flip
-            Average with the prediction on the mirrored face.
+            Average with the prediction on the mirrored crop.
         refine
-            How often the square is laid anew around the points that were found in it, as the faces of
-            training lay in theirs and turned with the head, and the points are found again. All that was
-            found in squares that are `ALIKE` is averaged (`mean_landmarks`); of a model that does not know
-            its points' scales, the last counts alone.
+            Number of refinement passes: the crop is re-estimated from the predicted landmarks, including
+            roll, and the model runs again. Passes with similar crops are averaged (`average_landmarks`);
+            without confidence, only the last pass counts.
 
         Returns
         -------
         Landmarks
-            In pixels of `image`; B is 1 where no boxes are given.
+            In pixels of `image`; of one face if no boxes are given.
 
         Raises
         ------
         UserError
-            If a box is empty, endless or does not touch the picture, the schema can't be mirrored, or the
-            model file does not say how faces lay in their squares.
+            If a box is empty, not finite or entirely outside the image; if `flip` is set and the schema has
+            no flip pairs; if `refine` is set and the model has no mean shape.
         """
-        return self.predict_squares(image, _squares(image, boxes), flip, refine)
+        return self.predict_crops(image, crops_from_boxes(image, boxes), flip, refine)
 
-    def predict_squares(
-        self, image: NDArray[np.uint8], squares: Sequence[Square], flip: bool = False, refine: int = 0
+    def predict_crops(
+        self, image: Image, crops: Sequence[Crop], flip: bool = False, refine: int = 0
     ) -> Landmarks:
-        """Find the points of faces whose squares are known; for the rest see `predict`."""
-        if refine and self.header.mean_face is None:
-            raise UserError("refine: this model file is older than that and has no mean face; train it anew")
-        looks = [self._find([(image, square) for square in squares], batch_size=64, flip=flip)]
+        """Predict the landmarks of faces given by crops; see `predict` for the other parameters."""
+        if refine and self.header.mean_shape is None:
+            raise UserError("--refine: this model has no mean shape; use --refine 0, or train it again")
+        passes = [self._predict_faces([(image, crop) for crop in crops], batch_size=64, flip=flip)]
         for _ in range(refine):
-            squares = [
-                self.square_around(face) or old for face, old in zip(looks[-1].points, squares, strict=True)
+            crops = [
+                self.crop_around(points) or crop
+                for points, crop in zip(passes[-1].points, crops, strict=True)
             ]
-            looks.append(self._find([(image, square) for square in squares], batch_size=64, flip=flip))
-        *earlier, last = looks
+            passes.append(self._predict_faces([(image, crop) for crop in crops], batch_size=64, flip=flip))
+        *earlier, last = passes
         if not earlier or not np.isfinite(last.scales).all():
             return last
-        return mean_landmarks([*(_where_alike(look, last) for look in earlier), last])
+        return average_landmarks([*(_keep_similar_crops(one, last) for one in earlier), last])
 
-    def square_around(self, points: NDArray[np.floating]) -> Square | None:
-        """Return the square in which a face's (K, 2) points lie as the faces of training did in theirs.
+    def crop_around(self, points: NDArray[np.floating]) -> Crop | None:
+        """Return the crop in which (K, 2) landmarks lie as in training.
 
-        None where the points say nothing of it, or the square would have more than `MAX_PIXELS` pixels.
+        None if the points do not determine a crop, or if it would have more than `MAX_PIXELS` pixels.
         """
-        assert self.header.mean_face is not None, "a model file without a mean face"
-        square = fit_square(points, np.array(self.header.mean_face))
-        return square if square is not None and square.side**2 <= MAX_PIXELS else None
+        assert self.header.mean_shape is not None, "the model has no mean shape"
+        crop = fit_crop(points, np.array(self.header.mean_shape))
+        return crop if crop is not None and crop.side**2 <= MAX_PIXELS else None
 
-    def predict_crops(self, images: NDArray[np.uint8], batch_size: int = 64, flip: bool = False) -> Landmarks:
-        """Find the points in images that each show one face, as a table holds them.
+    def predict_batch(self, images: Image, batch_size: int = 64, flip: bool = False) -> Landmarks:
+        """Predict the landmarks of images that show one cropped face each, such as the rows of a data set.
 
         Parameters
         ----------
         images
             (N, S, S, C) uint8, C = 1 or 3.
         batch_size
-            How many go through the network at once.
+            Number of images in one forward pass.
         flip
-            Average with the prediction on the mirrored face.
+            Average with the prediction on the mirrored image.
 
         Returns
         -------
@@ -219,132 +170,98 @@ class Predictor:
             Of N faces, in pixels of `images`.
         """
         if images.ndim != 4 or images.shape[1] != images.shape[2]:
-            raise UserError(f"face images must be (N, S, S, C), not {images.shape}")
-        whole = Square(0, 0, images.shape[1])
-        return self._find([(image, whole) for image in images], batch_size=batch_size, flip=flip)
+            raise UserError(f"images must be (N, S, S, C), not {images.shape}")
+        whole = Crop(0, 0, images.shape[1])
+        return self._predict_faces([(image, whole) for image in images], batch_size=batch_size, flip=flip)
 
-    def _find(
-        self, faces: Sequence[tuple[NDArray[np.uint8], Square]], batch_size: int, flip: bool
-    ) -> Landmarks:
-        """Find the points of faces, each a square of a picture, in pixels of the pictures."""
+    def _predict_faces(self, faces: Sequence[tuple[Image, Crop]], batch_size: int, flip: bool) -> Landmarks:
+        """Predict the landmarks of faces, each given by an image and a crop of it."""
         if flip and not self.schema.flip_pairs:
-            raise UserError(f"flip: schema {self.schema.name} has no pairs of points that mirror each other")
+            raise UserError(f"flip: schema {self.schema.name} has no flip pairs")
         size, channels = self.header.input_size, self.header.channels
-        found = np.empty((len(faces), len(self.schema), 2), np.float32)
-        spread = np.empty(found.shape[:2], np.float32)
+        points = np.empty((len(faces), len(self.schema), 2), np.float32)
+        scales = np.empty(points.shape[:2], np.float32)
         for start in range(0, len(faces), batch_size):
             batch = faces[start : start + batch_size]
-            crops = np.stack([cut_square(image, square, size, channels) for image, square in batch])
-            points, scales = self._run_both(crops) if flip else self._run_once(crops)
-            for row, (_, square) in enumerate(batch):
-                found[start + row] = square.to_picture(points[row], size)
-                spread[start + row] = scales[row] * (square.side / size)
-        return Landmarks(found, spread, tuple(square for _, square in faces))
+            crops = np.stack([extract_crop(image, crop, size, channels) for image, crop in batch])
+            crop_points, crop_scales = self._run_with_flip(crops) if flip else self._run(crops)
+            for row, (_, crop) in enumerate(batch):
+                points[start + row] = crop.to_image(crop_points[row], size)
+                scales[start + row] = crop_scales[row] * (crop.side / size)
+        sides = np.array([crop.side for _, crop in faces])
+        return Landmarks(
+            points, self.schema, confidence_of(scales, sides), scales, tuple(crop for _, crop in faces)
+        )
 
-    def _run_once(self, crops: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Run the network; scales that the model does not know are NaN."""
-        points, *known = self._run(crops)
-        return points, known[0] if known else np.full(points.shape[:2], np.nan, np.float32)
+    def _run(self, crops: Image) -> tuple[Floats, Floats]:
+        """Return the (B, K, 2) points and (B, K) scales of a batch of crops; unknown scales are NaN."""
+        points, *scales = self._backend(crops)
+        return points, scales[0] if scales else np.full(points.shape[:2], np.nan, np.float32)
 
-    def _run_both(self, crops: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Average with the mirrored crops' points, mirrored back under their mirror images' names."""
-        points, scales = self._run_once(crops)
-        mirrored, others = self._run_once(np.ascontiguousarray(crops[:, :, ::-1]))
+    def _run_with_flip(self, crops: Image) -> tuple[Floats, Floats]:
+        """Average the prediction with that on the mirrored crops."""
+        points, scales = self._run(crops)
+        mirrored_points, mirrored_scales = self._run(np.ascontiguousarray(crops[:, :, ::-1]))
         size = self.header.input_size
-        # labels lie to one side in the mirrored crops too, and so do the points that are found there
-        mirrored[..., 0] = size - 1 - mirrored[..., 0] + 2 * self.header.label_shift * size
-        back, half = list(self.schema.flip_index), np.float32(0.5)
-        return (points + mirrored[:, back]) * half, (scales + others[:, back]) * half
+        # the label bias does not change sides when a crop is mirrored
+        mirrored_points[..., 0] = size - 1 - mirrored_points[..., 0] + 2 * self.header.label_bias * size
+        order, half = list(self.schema.flip_index), np.float32(0.5)
+        return (points + mirrored_points[:, order]) * half, (scales + mirrored_scales[:, order]) * half
 
 
-def torch_device(device: str) -> str:
-    """Return the name of the torch device that `device`, perhaps "auto", means.
+def crops_from_boxes(image: Image, boxes: ArrayLike | None) -> list[Crop]:
+    """Return a square crop around each box, or the center crop if `boxes` is None.
+
+    Parameters
+    ----------
+    image
+        (H, W), (H, W, 1) or (H, W, 3) uint8.
+    boxes
+        (N, 4) edges x0, y0, x1, y1 in pixels.
 
     Raises
     ------
     UserError
-        If this machine has no such device.
+        If the image or the boxes have another shape, or a box is empty, not finite, outside the image or too
+        large.
     """
-    import torch
-
-    there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        there.append("mps")
-    if device == "auto":
-        return there[1] if len(there) > 1 else "cpu"
-    chosen = "cuda:0" if device == "cuda" else device
-    if chosen not in there:
-        raise UserError(
-            f"--device {device}: not on this machine, whose torch has {', '.join(there)}; use auto or cpu"
-        )
-    return chosen
-
-
-def torch_run(network: nn.Module, header: ModelHeader, device: str) -> Run:
-    """Make a network with scaled points take bytes and answer in pixels."""
-    import torch
-
-    from landmarks_fastai.network import BytesToPixels
-
-    to_pixels = BytesToPixels(network, header.mean, header.std, header.input_size, header.scale_factor).eval()
-    to_pixels = to_pixels.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
-        with torch.inference_mode():
-            # (B, S, S, C) seen as (B, C, S, S) is channels_last already
-            image = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
-            return tuple(part.float().cpu().numpy() for part in to_pixels(image))
-
-    return run
-
-
-def onnx_run(model: LoadedModel) -> tuple[Run, str]:
-    """Make an ONNX session, which normalises by itself, take bytes; and say where it runs."""
-    session: Any = model.session
-    names = [port.name for port in session.get_outputs()]
-    wanted = [name for name in ("points", "scales") if name in names]
-
-    def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
-        image = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32)
-        return tuple(session.run(wanted, {"image": image}))
-
-    return run, "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
-
-
-def _where_alike(look: Landmarks, last: Landmarks) -> Landmarks:
-    """Return what a look found, and for faces whose square it had wrong what the last one found."""
-    pairs = zip(look.squares, last.squares, strict=True)
-    alike = np.array([apart(a, b) + abs(a.turn - b.turn) < ALIKE for a, b in pairs], bool)[:, None]
-    return Landmarks(
-        np.where(alike[..., None], look.points, last.points),
-        np.where(alike, look.scales, last.scales),
-        last.squares,
-    )
-
-
-def _squares(image: NDArray[np.uint8], boxes: ArrayLike | None) -> list[Square]:
-    """Make boxes square, or none at all the largest square in the middle."""
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
-        raise UserError(f"a picture must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        raise UserError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
     height, width = image.shape[:2]
     if boxes is None:
-        return [middle_square(width, height)]
+        return [center_crop(width, height)]
     rows = np.asarray(boxes, dtype=np.float64)
     if rows.size == 0:
         return []
     if rows.ndim != 2 or rows.shape[1] != 4:
-        raise UserError(f"boxes must be (B, 4): x0, y0, x1, y1; not {rows.shape}")
-    squares = []
+        raise UserError(f"boxes must be (N, 4): x0, y0, x1, y1; not {rows.shape}")
+    crops = []
     for x0, y0, x1, y1 in rows.tolist():
         name = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
         if not np.isfinite((x0, y0, x1, y1)).all() or x1 <= x0 or y1 <= y0:
-            raise UserError(f"{name}: needs x0 < x1 and y0 < y1, in pixels")
+            raise UserError(f"{name}: x0 < x1 and y0 < y1 are needed, in pixels")
         if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-            raise UserError(f"{name}: lies outside of the picture of {width} x {height} pixels")
+            raise UserError(f"{name}: outside the image of {width} x {height} pixels")
         side = max(x1 - x0, y1 - y0)
         if side**2 > MAX_PIXELS:
             raise UserError(
-                f"{name}: more than {MAX_PIXELS // 10**6} million pixels; draw it around one face"
+                f"{name}: more than {MAX_PIXELS // 10**6} million pixels; draw the box around one face"
             )
-        squares.append(Square((x0 + x1 - side) / 2, (y0 + y1 - side) / 2, side))
-    return squares
+        crops.append(Crop((x0 + x1 - side) / 2, (y0 + y1 - side) / 2, side))
+    return crops
+
+
+def _keep_similar_crops(earlier: Landmarks, last: Landmarks) -> Landmarks:
+    """Return an earlier pass, with the faces whose crop changed too much replaced by the last pass."""
+    assert earlier.crops is not None
+    assert last.crops is not None
+    pairs = zip(earlier.crops, last.crops, strict=True)
+    changes = [crop_distance(a, b) + math.radians(abs(a.roll - b.roll)) for a, b in pairs]
+    similar = np.array([change < MAX_CROP_CHANGE for change in changes], bool)[:, None]
+    return Landmarks(
+        np.where(similar[..., None], earlier.points, last.points),
+        last.schema,
+        np.where(similar, earlier.confidence, last.confidence),
+        np.where(similar, earlier.scales, last.scales),
+        last.crops,
+    )

@@ -1,7 +1,4 @@
-"""Steady points: the One-Euro filter, on where a face is and on how its points lie about it.
-
-Knows times and points of one face. Knows nothing about pictures, networks or tracks.
-"""
+"""Temporal smoothing of the landmarks of one face with One-Euro filters."""
 
 from __future__ import annotations
 
@@ -16,36 +13,41 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """How a One-Euro filter weighs steadiness against lag (Casiez et al. 2012, section 3).
+    """Parameters of a One-Euro filter (Casiez et al. 2012, "1 € Filter", CHI, section 3).
 
     Parameters
     ----------
-    still
-        Cutoff frequency for what stands still, Hz (the paper's mincutoff): less is steadier.
+    minimum
+        Cutoff frequency at rest in Hz (mincutoff in the paper): lower is smoother.
     speed
-        How much the cutoff grows with speed, Hz for one face's size a second (the paper's β): more lags less.
-    of_speed
-        Cutoff frequency of the speed itself, Hz (the paper's dcutoff).
+        Increase of the cutoff in Hz for a speed of one face size a second (β in the paper): higher lags less.
+    derivative
+        Cutoff frequency of the speed estimate in Hz (dcutoff in the paper).
     """
 
-    still: float
+    minimum: float
     speed: float
-    of_speed: float = 1.0
+    derivative: float = 1.0
 
 
-MOVING = Cutoffs(still=3.0, speed=25.0, of_speed=2.0)
-"""For the middle of a face: all points together say where it is, so there is little to steady. Both are tuned
-in benchmarks/smoothing.md."""
+CENTROID_CUTOFFS = Cutoffs(minimum=3.0, speed=25.0, derivative=2.0)
+"""For the centroid of a face, which is the mean of all landmarks and therefore has little jitter. Tuned in
+benchmarks/smoothing.md, like `SHAPE_CUTOFFS`."""
 
-LYING = Cutoffs(still=0.7, speed=25.0)
-"""For each point about that middle: most of the jitter, and little speed, stand here."""
+SHAPE_CUTOFFS = Cutoffs(minimum=0.7, speed=25.0)
+"""For each landmark relative to the centroid: most of the jitter, but little motion."""
 
 
-class OneEuro:
-    """Casiez et al. 2012, "1 € Filter": a low-pass filter whose cutoff grows with speed.
+class OneEuroFilter:
+    """Low-pass filter whose cutoff increases with speed (Casiez et al. 2012, "1 € Filter", CHI).
 
-    Lengths are divided by `size` before they count as speed, so that the same numbers serve a face of
-    50 px and of 500.
+    Distances are divided by the size of the face before they count as speed, so that the same parameters
+    apply to a face of 50 pixels and of 500.
+
+    Parameters
+    ----------
+    cutoffs
+        Its parameters.
     """
 
     def __init__(self, cutoffs: Cutoffs) -> None:
@@ -53,92 +55,105 @@ class OneEuro:
         self.value: Floats | None = None
         self.velocity: Floats | None = None
 
-    def __call__(self, value: Floats, elapsed: float, size: float, trust: Floats | float = 1.0) -> Floats:
-        """Return the steadied places.
+    def __call__(
+        self, value: Floats, elapsed: float, size: float, cutoff_factor: Floats | float = 1.0
+    ) -> Floats:
+        """Filter the next measurement.
 
         Parameters
         ----------
         value
-            (K, 2) places as they were measured. A place that is NaN, or was so before, is taken as it is.
+            (K, 2) measured positions. A position that is NaN, or was NaN before, is returned unchanged.
         elapsed
-            Seconds since the last call; at 0 or less the place before is kept.
+            Seconds since the last call; at 0 or less the last result is returned.
         size
-            Length that counts as one face.
-        trust
-            (K,) or one: by what each place's cutoff is multiplied, 1 is the paper's filter.
+            Length of one face size, in the same unit as `value`.
+        cutoff_factor
+            (K,) or scalar factor of the cutoff; 1 is the filter of the paper.
+
+        Returns
+        -------
+        NDArray[np.float64]
+            (K, 2) filtered positions.
         """
         if self.value is None or self.velocity is None:
             self.value, self.velocity = value.copy(), np.zeros_like(value)
             return value
         if elapsed > 0:
-            fresh = ~np.isfinite(self.value + value).all(axis=1, keepdims=True)
-            before = np.where(fresh, value, self.value)
-            velocity = (value - before) / (elapsed * size)
-            share = _share(np.array(self.cutoffs.of_speed), elapsed)
-            velocity = np.where(fresh, 0.0, self.velocity + share * (velocity - self.velocity))
-            cutoff = self.cutoffs.still + self.cutoffs.speed * np.hypot(*velocity.T)
-            share = _share(trust * cutoff, elapsed)
-            self.value = before + share[:, None] * (value - before)
+            unknown = ~np.isfinite(self.value + value).all(axis=1, keepdims=True)
+            previous = np.where(unknown, value, self.value)
+            velocity = (value - previous) / (elapsed * size)
+            factor = _smoothing_factor(np.array(self.cutoffs.derivative), elapsed)
+            velocity = np.where(unknown, 0.0, self.velocity + factor * (velocity - self.velocity))
+            cutoff = self.cutoffs.minimum + self.cutoffs.speed * np.hypot(*velocity.T)
+            factor = _smoothing_factor(cutoff_factor * cutoff, elapsed)
+            self.value = previous + factor[:, None] * (value - previous)
             self.velocity = velocity
         return self.value.copy()
 
 
-def _share(cutoff: Floats, elapsed: float) -> Floats:
-    """Return how much of a step is taken at once, α = 1 / (1 + τ / T) with τ = 1 / (2π f) (eq. 4)."""
+def _smoothing_factor(cutoff: Floats, elapsed: float) -> Floats:
+    """Return α = 1 / (1 + τ / T) with τ = 1 / (2π f) (eq. 4 of the paper)."""
     return np.asarray(1 / (1 + 1 / (2 * math.pi * cutoff * elapsed)))
 
 
-class SteadyFace:
-    """The points of one face, steadied frame by frame.
+class LandmarkSmoother:
+    """Smooths the landmarks of one face from frame to frame.
 
-    A head moves as a whole, and all its points together tell where it is: their middle is filtered
-    lightly, so that it does not lag, and how the points lie about it strongly. The less sure of a point the
-    model is than of most, the more it stays where it lay.
+    A head moves as a whole, and the mean of all landmarks locates it precisely: the centroid is filtered
+    lightly, so that it does not lag, and the shape relative to it strongly. Landmarks with less confidence
+    than the median are filtered more strongly.
     """
 
     def __init__(self) -> None:
-        self.middle, self.lying = OneEuro(MOVING), OneEuro(LYING)
-        self.time: float | None = None
+        self._centroid, self._shape = OneEuroFilter(CENTROID_CUTOFFS), OneEuroFilter(SHAPE_CUTOFFS)
+        self._time: float | None = None
 
     def __call__(
         self, points: NDArray[np.floating], time: float, confidence: NDArray[np.floating] | None = None
     ) -> NDArray[np.float32]:
-        """Return (K, 2) steadied points, px.
+        """Smooth the landmarks of the next frame.
 
         Parameters
         ----------
         points
-            (K, 2), x then y, px of the frame; NaN is left as it is.
+            (K, 2) pixels of the frame; NaN is returned unchanged.
         time
             Of the frame, in seconds.
         confidence
-            (K,), as `Landmarks.confidence`; None or NaN where it is not known.
+            (K,) confidence; None or NaN if unknown.
+
+        Returns
+        -------
+        NDArray[np.float32]
+            (K, 2) pixels of the frame.
         """
-        places = points.astype(np.float64)
-        known = np.isfinite(places).all(axis=1)
+        positions = points.astype(np.float64)
+        known = np.isfinite(positions).all(axis=1)
         if not known.any():
             return points.astype(np.float32)
-        elapsed = 0.0 if self.time is None else time - self.time
-        self.time = time
-        middle = places[known].mean(axis=0)
-        size = face_size(places[known])
-        lying = self.lying(places - middle, elapsed, size, _trust(confidence))
-        steady = self.middle(middle[None], elapsed, size) + lying
-        return steady.astype(np.float32)
+        elapsed = 0.0 if self._time is None else time - self._time
+        self._time = time
+        centroid = positions[known].mean(axis=0)
+        size = face_size(positions[known])
+        shape = self._shape(positions - centroid, elapsed, size, _cutoff_factor(confidence))
+        smoothed = self._centroid(centroid[None], elapsed, size) + shape
+        return smoothed.astype(np.float32)
 
 
-def _trust(confidence: NDArray[np.floating] | None) -> Floats | float:
-    """Return the square of each point's confidence as a share of the median, at most 1; 1 if none is known.
+def _cutoff_factor(confidence: NDArray[np.floating] | None) -> Floats | float:
+    """Return the squared ratio of each confidence to the median, at most 1; 1 if confidence is unknown.
 
-    Its square, as a variance: so hidden points keep a third less of their jitter, and the others all theirs
+    Squared like a variance: occluded landmarks keep a third less of their jitter, all others are unaffected
     (benchmarks/smoothing.md).
     """
     if confidence is None or not np.isfinite(confidence).all() or not confidence.any():
         return 1.0
-    sure = confidence.astype(np.float64)
-    return np.minimum(1.0, sure / np.median(sure)) ** 2 if np.median(sure) > 0 else 1.0
+    values = confidence.astype(np.float64)
+    median = np.median(values)
+    return np.minimum(1.0, values / median) ** 2 if median > 0 else 1.0
 
 
 def face_size(points: NDArray[np.floating]) -> float:
-    """Return about the side of a face's square, px: four times the spread of its (K, 2) known points."""
+    """Return about the side of a face's crop in pixels: four times the spread of its (K, 2) landmarks."""
     return float(np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean())) * 4 or 1.0

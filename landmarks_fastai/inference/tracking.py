@@ -1,8 +1,4 @@
-"""From one frame to the next: each face keeps its number, and its square comes from its last points.
-
-Knows a detector, a predictor and the order of frames; the detector runs only where it must. Knows nothing
-about files or drawing.
-"""
+"""Tracking: each face of a video keeps its track ID, and its crop follows its landmarks."""
 
 from __future__ import annotations
 
@@ -13,266 +9,270 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from landmarks_fastai.framing import Square, apart
-from landmarks_fastai.inference.faces import Detector
-from landmarks_fastai.inference.predictor import Predictor
-from landmarks_fastai.inference.smoothing import SteadyFace
+from landmarks_fastai.geometry import Crop, crop_distance
+from landmarks_fastai.inference.detectors.base import Detector
+from landmarks_fastai.inference.predictor import REFINEMENT_PASSES, Predictor
+from landmarks_fastai.inference.smoothing import LandmarkSmoother
+from landmarks_fastai.landmarks import Landmarks
 
-Picture = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+Image = NDArray[np.uint8]
 
-REFINE = 1
-"""How often a new face's square is laid anew before its points count; measured in benchmarks/refine.md."""
+DETECTION_INTERVAL = 25
+"""Frames between two detections while all tracks are stable."""
 
-DETECT_EVERY = 25
-"""Frames from one look for new faces to the next, while all is well."""
+MAX_PREDICTED_SHIFT = 0.2
+"""Limit of the motion prediction of a crop between two frames, as a fraction of its side."""
 
-AHEAD = 0.2
-"""How far, as a share of its side, a square is moved on at most before the face is seen there."""
+DUPLICATE_DISTANCE = 0.25
+"""Two tracks closer than this (`crop_distance`) follow the same face."""
 
-DOUBLE = 0.25
-"""Of two tracked faces whose squares are less `apart`, one has slid onto the other."""
+MATCH_DISTANCE = 0.5
+"""A detection closer than this to a track's crop is the face of that track."""
 
-SAME = 0.5
-"""A detected square that is less apart from a tracked face's holds that face."""
+REIDENTIFY_DISTANCE = 1.5
+"""A new face closer than this to where a track was lost continues that track."""
 
-RETURN = 1.5
-"""A found face that is less apart from where one was lost is that one, come back."""
+REIDENTIFY_SECONDS = 2.0
+"""Time after which a lost track ends; until then the detector runs on every frame."""
 
-REMEMBERED = 2.0
-"""Seconds in which a lost face may come back; meanwhile every frame is looked at for it."""
+LOST_CONFIDENCE = 0.6
+"""A track is lost when its mean confidence falls below this fraction of its maximum.
 
-LOST = 0.6
-"""A face is lost where its points' mean confidence is less than this share of what it was at best.
-
-Best is not the same for every model and every face. Of the default recipe's, nothing but a background has
-left 40 to 60 %, a face half covered 75 %.
+Relative, because the maximum depends on the model and the face. With the default config, background retains
+40 to 60 % and a half-covered face 75 %.
 """
 
-MISSED = 3
-"""After so many looks that don't find it, a face ends whose points are still confident."""
-
-
-@dataclass(frozen=True)
-class TrackedFace:
-    """A face in a frame.
-
-    Parameters
-    ----------
-    number
-        The same in every frame that shows this face.
-    points
-        (K, 2) float32, x then y, px of the frame, steadied where that was asked for.
-    confidence
-        (K,) float32, as `Landmarks.confidence`.
-    """
-
-    number: int
-    points: Floats
-    confidence: Floats
+MAX_MISSED_DETECTIONS = 3
+"""Number of detection intervals without a matching detection after which a confident track ends."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Sight:
-    """What a frame shows in a square: points, and the square around them."""
+class _Observation:
+    """Landmarks of one face in a frame, and the crop around them."""
 
-    square: Square
-    points: Floats
-    confidence: Floats
+    crop: Crop
+    landmarks: Landmarks
 
     @property
-    def sureness(self) -> float:
-        """Mean confidence; 0 where the model does not know it."""
-        return float(np.nan_to_num(self.confidence.mean()))
+    def mean_confidence(self) -> float:
+        """Mean confidence; 0 if the model does not estimate it."""
+        return float(np.nan_to_num(self.landmarks.confidence.mean()))
 
 
 class _Track:
-    """What is remembered of a face. What the detector finds in one frame only may be none."""
+    """State of one track.
 
-    begun: int
-    found: int
-    """Frames in which the detector found it first, since it was lost if it was, and last."""
-    surest: float
-    """Mean confidence at best, since then."""
-    square: Square
+    Parameters
+    ----------
+    track_id
+        Its ID.
+    smoother
+        Smooths its landmarks, if requested.
+    """
+
+    first_detected: int
+    last_detected: int
+    """Frames of the first and last detection since the track began or was last found again."""
+    max_confidence: float
+    """Maximum of the mean confidence since then."""
+    crop: Crop
     time: float
-    face: TrackedFace
-    """Where, when and how it was seen last."""
+    landmarks: Landmarks
     velocity: tuple[float, float]
-    """Of the square, px a second."""
+    """Of the crop's center, pixels a second."""
 
-    def __init__(self, number: int, steady: SteadyFace | None) -> None:
-        self.number = number
-        self.steady = steady
-        self.counted = False  # whether it was ever found in two frames, which makes the number its own
+    def __init__(self, track_id: int, smoother: LandmarkSmoother | None) -> None:
+        self.track_id = track_id
+        self.smoother = smoother
+        self.confirmed = False
+        """Whether it was detected in two frames; only then does it keep its ID after it ends."""
 
-    def begin(self, frame: int, sight: _Sight, time: float) -> None:
-        """Be found, or found again after it was lost."""
-        self.begun = self.found = frame
-        self.surest, self.velocity = 0.0, (0.0, 0.0)
-        self._take(sight, time)
+    def start(self, frame: int, observation: _Observation, time: float) -> None:
+        """Begin, or continue after being lost, with a detected face."""
+        self.first_detected = self.last_detected = frame
+        self.max_confidence, self.velocity = 0.0, (0.0, 0.0)
+        self._store(observation, time)
 
     @property
-    def settled(self) -> bool:
-        """Whether it was found again since it began."""
-        return self.found > self.begun
+    def stable(self) -> bool:
+        """Whether the face was detected again after the first detection."""
+        return self.last_detected > self.first_detected
 
-    def go_on(self, sight: _Sight, time: float) -> None:
-        """Be seen again."""
-        (x, y), (before_x, before_y), elapsed = sight.square.middle, self.square.middle, time - self.time
-        self.velocity = (x - before_x) / elapsed, (y - before_y) / elapsed
-        self._take(sight, time)
+    def update(self, observation: _Observation, time: float) -> None:
+        """Continue with the face's observation in the next frame."""
+        (x, y), (last_x, last_y), elapsed = observation.crop.center, self.crop.center, time - self.time
+        self.velocity = (x - last_x) / elapsed, (y - last_y) / elapsed
+        self._store(observation, time)
 
-    def expected(self, time: float) -> Square:
-        """Return the square for the next frame: moved on as it moved last, but by no more than `AHEAD`."""
-        right, down = (speed * (time - self.time) for speed in self.velocity)
-        share = min(1.0, AHEAD * self.square.side / (math.hypot(right, down) or 1.0))
-        return self.square.moved(share * right, share * down)
+    def predicted_crop(self, time: float) -> Crop:
+        """Return the crop expected at `time`, from the last velocity, limited by `MAX_PREDICTED_SHIFT`."""
+        dx, dy = (speed * (time - self.time) for speed in self.velocity)
+        factor = min(1.0, MAX_PREDICTED_SHIFT * self.crop.side / (math.hypot(dx, dy) or 1.0))
+        return self.crop.shifted(factor * dx, factor * dy)
 
-    def _take(self, sight: _Sight, time: float) -> None:
-        self.square, self.time, self.surest = sight.square, time, max(self.surest, sight.sureness)
-        points = sight.points
-        if self.steady is not None:
-            points = self.steady(points, time, sight.confidence)
-        self.face = TrackedFace(self.number, points, sight.confidence)
+    def _store(self, observation: _Observation, time: float) -> None:
+        self.crop, self.time = observation.crop, time
+        self.max_confidence = max(self.max_confidence, observation.mean_confidence)
+        found = observation.landmarks
+        points = found.points
+        if self.smoother is not None:
+            points = self.smoother(points[0], time, found.confidence[0])[None]
+        self.landmarks = Landmarks(
+            points, found.schema, found.confidence, found.scales, found.crops, (self.track_id,)
+        )
 
 
 @dataclass
 class Tracker:
-    """Follows the faces of a video; called with one frame after the other.
+    """Tracks the faces of a video; call it with one frame after the other.
 
-    Faces are told apart by where they are alone. So a number stays on where the scene changes to another
-    face in the same place, or where somebody comes within two seconds to where another left.
+    Faces are distinguished by position alone: a track ID continues when a cut replaces one face by another in
+    the same place, or when somebody enters within two seconds where another person left.
 
     Parameters
     ----------
     predictor
-        The model. One without a mean face can't follow.
+        The model. Without a mean shape its crops cannot follow the landmarks.
     detector
-        Where faces are.
+        Finds the faces.
     smooth
-        Steady the points (`SteadyFace`).
+        Smooth the landmarks (`LandmarkSmoother`).
     follow
-        Take each face's next square from its last points. Else the detector looks at every frame, and its
-        squares are taken as they are.
-    detect_every
-        Frames between two looks for new faces.
+        Derive each crop from the landmarks of the previous frame. If False, the detector runs on every frame
+        and its crops are used unchanged.
+    detection_interval
+        Frames between two detections while all tracks are stable.
     """
 
     predictor: Predictor
     detector: Detector
     smooth: bool = True
     follow: bool = True
-    detect_every: int = DETECT_EVERY
+    detection_interval: int = DETECTION_INTERVAL
     detections: int = field(default=0, init=False)
-    """How often the detector has run."""
+    """Number of times the detector has run."""
 
     def __post_init__(self) -> None:
-        """Begin without a face."""
-        self.follow = self.follow and self.predictor.header.mean_face is not None
+        """Begin without tracks."""
+        self.follow = self.follow and self.predictor.header.mean_shape is not None
         self._tracks: list[_Track] = []
         self._lost: list[_Track] = []
-        self._numbers = self._frame = self._looked = 0
+        self._next_id = self._frame = self._last_detection = 0
 
-    def __call__(self, image: Picture, time: float) -> list[TrackedFace]:
-        """Find the faces of the next frame.
+    def __call__(self, image: Image, time: float) -> Landmarks:
+        """Track the faces of the next frame.
 
         Parameters
         ----------
         image
             (H, W, 3) uint8 RGB.
         time
-            Of the frame, in seconds; later than the frame's before.
+            Of the frame in seconds; later than that of the previous frame.
 
         Returns
         -------
-        list[TrackedFace]
-            In the order of their numbers.
+        Landmarks
+            With track IDs, in their order.
         """
         self._frame += 1
-        before, self._tracks = self._tracks, []
+        previous, self._tracks = self._tracks, []
         if self.follow:
-            self._go_on(before, image, time)
-        self._part_with([track for track in before if track not in self._tracks])
-        self._lost = [track for track in self._lost if time - track.time <= REMEMBERED]
-        settled = self._tracks and not self._lost and all(track.settled for track in self._tracks)
-        if not settled or self._frame - self._looked >= self.detect_every:
-            self._look_around(image, time)
-        return [track.face for track in sorted(self._tracks, key=lambda track: track.number)]
+            self._follow(previous, image, time)
+        self._retire([track for track in previous if track not in self._tracks])
+        self._lost = [track for track in self._lost if time - track.time <= REIDENTIFY_SECONDS]
+        stable = self._tracks and not self._lost and all(track.stable for track in self._tracks)
+        if not stable or self._frame - self._last_detection >= self.detection_interval:
+            self._detect(image, time)
+        tracks = sorted(self._tracks, key=lambda track: track.track_id)
+        return Landmarks.concatenate([track.landmarks for track in tracks], self.predictor.schema)
 
-    def _go_on(self, tracks: Sequence[_Track], image: Picture, time: float) -> None:
-        """See the tracked faces again, if they are still there."""
-        sights = self._see(image, [track.expected(time) for track in tracks])
-        pairs = [(track, sight) for track, sight in zip(tracks, sights, strict=True) if sight is not None]
-        # of two on one face, the one that had farther to go has slid onto it from a face that is hidden
-        for track, sight in sorted(pairs, key=lambda pair: apart(pair[0].square, pair[1].square)):
-            if sight.sureness >= LOST * track.surest and self._is_free(sight.square, DOUBLE):
-                track.go_on(sight, time)
+    def _follow(self, tracks: Sequence[_Track], image: Image, time: float) -> None:
+        """Predict the tracked faces in this frame and keep the tracks whose face is still there."""
+        observations = self._observe(image, [track.predicted_crop(time) for track in tracks])
+        pairs = [
+            (t, observed) for t, observed in zip(tracks, observations, strict=True) if observed is not None
+        ]
+        # of two tracks on one face, the one whose crop moved farther has slid onto it from an occluded face
+        for track, observed in sorted(pairs, key=lambda pair: crop_distance(pair[0].crop, pair[1].crop)):
+            confident = observed.mean_confidence >= LOST_CONFIDENCE * track.max_confidence
+            if confident and self._is_free(observed.crop, DUPLICATE_DISTANCE):
+                track.update(observed, time)
                 self._tracks.append(track)
 
-    def _look_around(self, image: Picture, time: float) -> None:
-        """Let the detector find what is new or was lost, and doubt what it does not find."""
-        self._looked = self._frame
+    def _detect(self, image: Image, time: float) -> None:
+        """Run the detector to confirm, end, continue and start tracks."""
+        self._last_detection = self._frame
         self.detections += 1
-        squares = self.detector(image).squares
-        patience = MISSED * self.detect_every
+        crops = self.detector(image).crops
+        self._confirm(crops)
+        new = [crop for crop in crops if self._is_free(crop, MATCH_DISTANCE)]
+        candidates = [
+            observed
+            for observed in self._observe(image, new, REFINEMENT_PASSES if self.follow else 0)
+            if observed is not None and self._is_free(observed.crop, DUPLICATE_DISTANCE)
+        ]
+        for observed in self._continue_lost(candidates, time):
+            if self._is_free(observed.crop, DUPLICATE_DISTANCE):
+                track = _Track(self._next_id, LandmarkSmoother() if self.smooth else None)
+                self._next_id += 1
+                self._start(track, observed, time)
+
+    def _confirm(self, crops: Sequence[Crop]) -> None:
+        """Confirm the tracks that match a detected crop, and end those that were missed too often."""
+        patience = MAX_MISSED_DETECTIONS * self.detection_interval
         for track in list(self._tracks):
-            if any(apart(track.square, square) < SAME for square in squares):
-                track.found, track.counted = self._frame, True
-            # only confident points of what was found before speak against the detector
-            elif not (track.settled and track.surest and self._frame - track.found < patience):
+            if any(crop_distance(track.crop, crop) < MATCH_DISTANCE for crop in crops):
+                track.last_detected, track.confirmed = self._frame, True
+            # a missed detection is tolerated only for a stable, confident track
+            elif not (track.stable and track.max_confidence and self._frame - track.last_detected < patience):
                 self._tracks.remove(track)
-                self._part_with([track])
-        new = [square for square in squares if self._is_free(square, SAME)]
-        sights = self._see(image, new, REFINE if self.follow else 0)
-        seen = [sight for sight in sights if sight is not None and self._is_free(sight.square, DOUBLE)]
-        # the nearest first, so that of two faces that come back neither takes the other's number
-        pairs = [(apart(track.square, sight.square), track, sight) for track in self._lost for sight in seen]
-        for distance, track, sight in sorted(pairs, key=lambda pair: pair[0]):
-            if distance < RETURN and track in self._lost and sight in seen:
+                self._retire([track])
+
+    def _continue_lost(self, candidates: Sequence[_Observation], time: float) -> list[_Observation]:
+        """Continue lost tracks with the nearest candidates, and return the candidates that remain."""
+        remaining = list(candidates)
+        # the nearest pair first, so that of two returning faces neither takes the other's ID
+        pairs = [
+            (crop_distance(track.crop, one.crop), track, one) for track in self._lost for one in remaining
+        ]
+        for distance, track, observed in sorted(pairs, key=lambda pair: pair[0]):
+            if distance < REIDENTIFY_DISTANCE and track in self._lost and observed in remaining:
                 self._lost.remove(track)
-                seen.remove(sight)
-                self._begin(track, sight, time)
-        for sight in seen:
-            if self._is_free(sight.square, DOUBLE):
-                track = _Track(self._numbers, SteadyFace() if self.smooth else None)
-                self._numbers += 1
-                self._begin(track, sight, time)
+                remaining.remove(observed)
+                self._start(track, observed, time)
+        return remaining
 
-    def _see(self, image: Picture, squares: Sequence[Square], refine: int = 0) -> list[_Sight | None]:
-        """Find the points in each square; None where they can be no face's."""
-        found = self.predictor.predict_squares(image, squares, refine=refine)
-        if not self.follow:  # the squares are believed
-            return [_Sight(*one) for one in zip(found.squares, found.points, found.confidence, strict=True)]
-        sights: list[_Sight | None] = []
-        for points, confidence in zip(found.points, found.confidence, strict=True):
-            square = self.predictor.square_around(points)
-            if square is None or not _in_sight(square, image):
-                sights.append(None)
-            else:
-                sights.append(_Sight(square, points, confidence))
-        return sights
+    def _observe(self, image: Image, crops: Sequence[Crop], refine: int = 0) -> list[_Observation | None]:
+        """Predict the landmarks in each crop; None where they cannot belong to a face."""
+        predicted = self.predictor.predict_crops(image, crops, refine=refine)
+        observations: list[_Observation | None] = []
+        for landmarks in predicted:
+            assert landmarks.crops is not None
+            crop = self.predictor.crop_around(landmarks.points[0]) if self.follow else landmarks.crops[0]
+            plausible = crop is not None and (not self.follow or _is_plausible(crop, image))
+            observations.append(_Observation(crop, landmarks) if crop is not None and plausible else None)
+        return observations
 
-    def _begin(self, track: _Track, sight: _Sight, time: float) -> None:
-        """Take up a face that the detector found, a new one or one that comes back."""
-        track.begin(self._frame, sight, time)
+    def _start(self, track: _Track, observation: _Observation, time: float) -> None:
+        """Start a new track, or continue a lost one."""
+        track.start(self._frame, observation, time)
         self._tracks.append(track)
 
-    def _part_with(self, tracks: Sequence[_Track]) -> None:
-        """Remember faces that may come back; what was none gives its number to the next."""
+    def _retire(self, tracks: Sequence[_Track]) -> None:
+        """Keep lost tracks for reidentification; an unconfirmed track releases its ID."""
         for track in tracks:
-            if track.counted or not self.follow:
+            if track.confirmed or not self.follow:
                 self._lost.append(track)
-            elif track.number == self._numbers - 1:
-                self._numbers -= 1
+            elif track.track_id == self._next_id - 1:
+                self._next_id -= 1
 
-    def _is_free(self, square: Square, distance: float) -> bool:
-        """Tell whether no tracked face is that near."""
-        return all(apart(square, track.square) >= distance for track in self._tracks)
+    def _is_free(self, crop: Crop, distance: float) -> bool:
+        """Return True if no current track is closer than `distance`."""
+        return all(crop_distance(crop, track.crop) >= distance for track in self._tracks)
 
 
-def _in_sight(square: Square, image: Picture) -> bool:
-    """Tell whether a square has its middle in the picture, and is not larger than it by far."""
+def _is_plausible(crop: Crop, image: Image) -> bool:
+    """Return True if the crop's center is inside the image and it is at most twice as large as the image."""
     height, width = image.shape[:2]
-    x, y = square.middle
-    return bool(0 <= x <= width and 0 <= y <= height and square.side <= 2 * max(height, width))
+    x, y = crop.center
+    return bool(0 <= x <= width and 0 <= y <= height and crop.side <= 2 * max(height, width))

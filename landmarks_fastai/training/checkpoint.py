@@ -1,7 +1,7 @@
-"""What a run needs to go on as if it had not been interrupted: written each few epochs, read once.
+"""Checkpoints: everything a run needs to continue as if it had not been interrupted.
 
-fastai's SaveModel leaves the optimiser and the random generators out; this keeps all of it. The files hold
-tensors and plain values alone and are read with torch's weights_only, so opening one runs no code.
+fastai's SaveModel leaves out the optimizer and the random number generators. The files hold only tensors and
+plain values and are read with torch's `weights_only`, so that opening one executes no code.
 """
 
 from __future__ import annotations
@@ -19,15 +19,25 @@ from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.learner import Learner
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.files import replacing
-from landmarks_fastai.training.callbacks import weights_to_keep
+from landmarks_fastai.training.callbacks import find_callback
+from landmarks_fastai.training.ema import ExponentialMovingAverage, evaluated_weights
+from landmarks_fastai.training.label_bias import EstimateLabelBias
+from landmarks_fastai.training.reporting import EpochLog
+from landmarks_fastai.utils.files import atomic_write
 
-LAST = "last.pt"
-BEST = "best.pt"
+
+def last_checkpoint(folder: Path) -> Path:
+    """Return the path of the full state in a run folder, from which the run is resumed."""
+    return folder / "checkpoints" / "last.pt"
 
 
-def random_state() -> dict[str, Any]:
-    """Return the state of every generator that training draws from."""
+def best_checkpoint(folder: Path) -> Path:
+    """Return the path of the weights with the lowest validation loss in a run folder."""
+    return folder / "checkpoints" / "best.pt"
+
+
+def get_random_state() -> dict[str, Any]:
+    """Return the state of every random number generator that training uses."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
@@ -38,7 +48,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put every generator where `random_state` found it."""
+    """Restore the state that `get_random_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = state["numpy"]
@@ -49,81 +59,89 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write whole or not at all: a run that is killed leaves the older file as it was.
+    """Write tensors and plain values atomically: a run that is killed leaves the older file unchanged.
 
     Raises
     ------
     RunError
-        If the disk is full or the folder can't be written.
+        If the disk is full or the folder cannot be written.
     """
-    with replacing(path, remedy="free some space and use --resume") as part:
+    with atomic_write(path, hint="free some space and use --resume") as partial:
         try:
-            torch.save(content, part)
-        except RuntimeError as error:  # torch's zip writer turns a full disk into one
+            torch.save(content, partial)
+        except RuntimeError as error:  # torch's zip writer raises it on a full disk
             raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Read what `write_tensors` wrote; runs no code.
+    """Read a file of `write_tensors`; executes no code.
 
     Raises
     ------
     UserError
-        If the file is missing or is not one of ours.
+        If the file is missing, damaged or not a checkpoint.
     """
     if not path.is_file():
-        raise UserError(f"{path}: there is no checkpoint to go on from; start again with --overwrite")
+        raise UserError(f"{path}: no checkpoint to resume from; train again with --overwrite")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path}: is not a checkpoint of ours, or is damaged: {error}") from error
+    except Exception as error:  # the unpickler and the zip reader raise many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a checkpoint, or damaged ({reason}); train again") from error
     return content
 
 
-class Checkpoint(Callback):
-    """Write the whole state each `every` epochs and at the end, and the best weights when they are best.
+class SaveCheckpoint(Callback):
+    """Write the full state every few epochs and at the end, and the weights whenever they are the best.
 
     Parameters
     ----------
     folder
-        Where `last.pt` and `best.pt` go.
+        The run folder.
     every
-        Epochs between two writings of the whole state.
+        Number of epochs between two full states.
     """
 
-    order = 58  # after the epoch's row is kept, before fastai's early stopping may end the run
+    order = 58  # after the EpochLog, before early stopping can end the run
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
 
     def after_epoch(self) -> None:
         """Write what is due."""
-        rows = self.learn.epoch_log.rows
-        before = [row["valid_loss"] for row in rows[:-1]]
-        if not before or rows[-1]["valid_loss"] < min(before):
-            write_tensors(self.folder / BEST, {"weights": weights_to_keep(self.learn), "row": rows[-1]})
+        rows = _epoch_log(self.learn).rows
+        earlier = [row["valid_loss"] for row in rows[:-1]]
+        if not earlier or rows[-1]["valid_loss"] < min(earlier):
+            best = {"weights": evaluated_weights(self.learn), "row": rows[-1]}
+            write_tensors(best_checkpoint(self.folder), best)
         if (self.epoch + 1) % self.every == 0 or self.epoch + 1 == self.n_epoch:
-            write_tensors(self.folder / LAST, self._state())
+            write_tensors(last_checkpoint(self.folder), self._state())
 
     def _state(self) -> dict[str, Any]:
-        stopping = _early_stopping(self.learn)
-        averaging = getattr(self.learn, "average_weights", None)
-        finding = getattr(self.learn, "find_label_shift", None)
+        stopping = find_callback(self.learn, EarlyStoppingCallback)
+        ema = find_callback(self.learn, ExponentialMovingAverage)
+        bias = find_callback(self.learn, EstimateLabelBias)
         return {
             "epoch": self.epoch + 1,
             "train_iter": self.train_iter,
             "model": self.model.state_dict(),
-            "average": None if averaging is None else averaging.average,
+            "ema": None if ema is None else ema.average,
             "optimizer": self.opt.state_dict(),
-            "label_shift": None if finding is None else finding.augment.label_shift,
-            "rows": self.learn.epoch_log.rows,
+            "label_bias": None if bias is None else bias.augment.label_bias,
+            "rows": _epoch_log(self.learn).rows,
             "stopping": None if stopping is None else {"best": float(stopping.best), "wait": stopping.wait},
-            "random": random_state(),
+            "random": get_random_state(),
         }
 
 
-class Resume(Callback):
-    """Put a checkpoint's state into a learner, after every other callback has prepared the fit."""
+class RestoreCheckpoint(Callback):
+    """Restore the full state into a learner, after every other callback has prepared the fit.
+
+    Parameters
+    ----------
+    state
+        Content of `last_checkpoint`.
+    """
 
     order = 95
 
@@ -131,41 +149,45 @@ class Resume(Callback):
         self.state = state
 
     def before_fit(self) -> None:
-        """Restore all that the checkpoint kept."""
+        """Restore weights, optimizer, position, history, early stopping and random states."""
         state, learn = self.state, self.learn
         learn.model.load_state_dict(state["model"])
         learn.opt.load_state_dict(state["optimizer"])
         learn.train_iter = state["train_iter"]
-        learn.epoch_log.rows = list(state["rows"])
-        if state["average"] is not None:
-            learn.average_weights.average = {k: v.to(self.dls.device) for k, v in state["average"].items()}
-        if state["label_shift"] is not None:
-            learn.find_label_shift.augment.label_shift = state["label_shift"]
-        stopping = _early_stopping(learn)
+        _epoch_log(learn).rows = list(state["rows"])
+        ema = find_callback(learn, ExponentialMovingAverage)
+        if ema is not None and state["ema"] is not None:
+            ema.average = {name: value.to(self.dls.device) for name, value in state["ema"].items()}
+        bias = find_callback(learn, EstimateLabelBias)
+        if bias is not None and state["label_bias"] is not None:
+            bias.augment.label_bias = state["label_bias"]
+        stopping = find_callback(learn, EarlyStoppingCallback)
         if stopping is not None and state["stopping"] is not None:
             stopping.best, stopping.wait = state["stopping"]["best"], state["stopping"]["wait"]
         set_random_state(state["random"])
 
 
 @contextmanager
-def epochs_from(learn: Learner, start: int) -> Iterator[None]:
-    """Within the block, `learn.fit(n)` runs the epochs from `start` to n alone.
+def fit_from_epoch(learn: Learner, start: int) -> Iterator[None]:
+    """Make `learn.fit(n)` run only the epochs from `start` to n within the block.
 
-    fastai's fit(start_epoch) runs every callback's after_epoch for the epochs that it skips, and those
-    have no numbers.
+    fastai's fit(start_epoch) also calls every callback's `after_epoch` for the epochs that it skips, for
+    which there are no losses.
     """
 
-    def remaining() -> None:
+    def fit_remaining() -> None:
         for epoch in range(start, learn.n_epoch):
             learn.epoch = epoch
             learn._with_events(learn._do_epoch, "epoch", CancelEpochException)
 
-    learn._do_fit = remaining
+    learn._do_fit = fit_remaining
     try:
         yield
     finally:
         del learn._do_fit
 
 
-def _early_stopping(learn: Learner) -> EarlyStoppingCallback | None:
-    return next((callback for callback in learn.cbs if isinstance(callback, EarlyStoppingCallback)), None)
+def _epoch_log(learn: Learner) -> EpochLog:
+    log = find_callback(learn, EpochLog)
+    assert log is not None, "checkpoints include the rows of an EpochLog"
+    return log

@@ -1,11 +1,7 @@
-"""From a recipe and a table of faces to fastai's Learner: a composition of parts that stand alone too.
-
-Knows which part a recipe's word stands for; writes nothing.
-"""
+"""Building fastai's Learner from a config and a data set."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,219 +17,191 @@ from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.vision.learner import vision_learner
 from numpy.typing import NDArray
+from torch import Tensor
 
-from landmarks_fastai.config import Model, Optimizer, Recipe, StandardAugment
-from landmarks_fastai.data.split import Split
-from landmarks_fastai.data.table import FaceTable
-from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.evaluation import box_size, inter_ocular_distance, nme, rmse
-from landmarks_fastai.inference.modelfile import ModelHeader
-from landmarks_fastai.inference.predictor import torch_device
-from landmarks_fastai.network import Stages, build_head, cut_resnet, resnet, scale_points, stage_widths
-from landmarks_fastai.schema import Schema
-from landmarks_fastai.training.augment import AugmentBatch
-from landmarks_fastai.training.blocks import face_dataloaders, pixel_statistics
-from landmarks_fastai.training.callbacks import Autocast, AverageWeights, FindLabelShift, PointMetric
+from landmarks_fastai.config.options import ModelConfig, OptimizerConfig, TrainConfig
+from landmarks_fastai.data.dataset import LandmarkDataset
+from landmarks_fastai.data.splits import Split
+from landmarks_fastai.errors import RunError
+from landmarks_fastai.evaluation.metrics import box_size, inter_ocular_distance, nme, rmse
+from landmarks_fastai.inference.backends import resolve_device
+from landmarks_fastai.model_files.header import ModelHeader
+from landmarks_fastai.networks.coordinates import normalize_points
+from landmarks_fastai.networks.heads import build_head
+from landmarks_fastai.networks.resnet import ResNetStages, get_resnet, resnet_stages, stage_channels
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.training.augmentation import AugmentBatch
+from landmarks_fastai.training.callbacks import LandmarkMetric
+from landmarks_fastai.training.dataloaders import (
+    IMAGENET_STATISTICS,
+    PixelStatistics,
+    build_dataloaders,
+    pixel_statistics,
+)
+from landmarks_fastai.training.ema import ExponentialMovingAverage
+from landmarks_fastai.training.label_bias import EstimateLabelBias
 from landmarks_fastai.training.losses import MaskedLoss
+from landmarks_fastai.training.precision import Autocast, choose_precision
 from landmarks_fastai.training.schedules import ScheduleByStep
 
-IMAGENET_STATS = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-"""Mean and standard deviation that torchvision's weights were trained with."""
 
-
-def choose_precision(precision: str, device: torch.device) -> torch.dtype | None:
-    """Turn a recipe's `precision` into the type for autocast; None computes in float32.
-
-    `auto` takes bfloat16 where the device multiplies it in hardware. Elsewhere it is emulated: measured
-    sixteen times slower than float32 on a CPU without AVX512-BF16.
-    """
-    if precision == "fp32":
-        return None
-    if precision == "bf16":
-        return torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    if device.type == "cpu":
-        fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has_bf16()
-        return torch.bfloat16 if fast else None
-    return None
-
-
-def _cpu_has_bf16() -> bool:
-    """Ask the CPU for AVX512-BF16 or AMX; torch's question has no public name yet."""
-    asks = [
-        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    ]
-    return any(ask() for ask in asks if ask is not None)
-
-
-def build_learner(recipe: Recipe, table: FaceTable, split: Split, folder: Path) -> Learner:
-    """Build the learner that a recipe describes.
+def build_learner(config: TrainConfig, dataset: LandmarkDataset, split: Split, folder: Path) -> Learner:
+    """Build the learner that a config describes.
 
     Parameters
     ----------
-    recipe
-        Every choice.
-    table, split
-        The faces, and which rows train and which validate.
+    config
+        The config.
+    dataset, split
+        The rows, and which of them train and validate.
     folder
-        fastai's `path`: `learn.export()` writes there.
+        `Learner.path` of fastai: the folder that `learn.export()` writes to.
 
     Returns
     -------
     Learner
-        With `header`, the model file's header as a JSON-able dict.
+        Its attribute `header` is the model file's header as JSON-serializable values (`ModelHeader.to_dict`).
 
     Raises
     ------
     UserError
-        If the recipe asks for what is not there: an architecture, a device.
+        If there is no such architecture or device, or the data does not fit the config.
     RunError
-        If the ImageNet weights can't be fetched.
+        If the ImageNet weights cannot be downloaded.
     """
-    device = torch.device(torch_device(recipe.training.device))
-    channels = 3 if recipe.model.pretrained else table.channels
-    if recipe.model.pretrained:
-        mean, std = IMAGENET_STATS
+    device = torch.device(resolve_device(config.training.device))
+    if config.model.pretrained:
+        statistics = IMAGENET_STATISTICS
     else:
-        mean, std = pixel_statistics(table.images[split.train], channels)
-    dls = face_dataloaders(table, split, recipe, mean, std, folder, device)
-    learn = _vision_learner(recipe, dls, table, channels)
-    mean_face = np.nan_to_num(_mean_face(table, split.train), nan=(table.size - 1) / 2)
-    scaled_face = scale_points(torch.from_numpy(mean_face).float(), table.size)
-    learn.model[1].start_at(scaled_face)
+        statistics = pixel_statistics(dataset.images[split.train], dataset.channels)
+    dls = build_dataloaders(dataset, split, config, statistics, path=folder, device=device)
+    learn = _vision_learner(config, dls, dataset, statistics.channels)
+    mean_shape = _mean_shape(dataset, split.train)
+    learn.model[1].initialize_output(mean_shape)
     learn.remove_cbs([ProgressCallback])
-    dtype = choose_precision(recipe.training.precision, device)
+    dtype = choose_precision(config.training.precision, device)
     if dtype is not None:
         learn.add_cb(Autocast(device.type, dtype))
-    learn.header = ModelHeader(
-        arch=recipe.model.arch,
-        head=head_options(recipe.model),
-        channels=channels,
-        input_size=recipe.model.input_size,
-        mean=mean,
-        std=std,
-        schema=table.schema,
-        mean_face=[(round(x, 5), round(y, 5)) for x, y in ((scaled_face + 1) / 2).tolist()],
-        recipe=recipe.model_dump(),
-    ).to_dict()
+    learn.header = _header(config, statistics, dataset.schema, mean_shape).to_dict()
     return learn
 
 
-def head_options(model: Model) -> dict[str, object]:
-    """Return what `build_head` takes, and the model file's header keeps."""
+def _header(
+    config: TrainConfig, statistics: PixelStatistics, schema: LandmarkSchema, mean_shape: Tensor
+) -> ModelHeader:
+    """Return the header of the model file, with what is known before training."""
+    fractions = [(round(x, 5), round(y, 5)) for x, y in ((mean_shape + 1) / 2).tolist()]
+    return ModelHeader(
+        arch=config.model.arch,
+        head=head_options(config.model),
+        channels=statistics.channels,
+        input_size=config.model.input_size,
+        mean=list(statistics.mean),
+        std=list(statistics.std),
+        schema=schema,
+        mean_shape=fractions,
+        config=config.model_dump(),
+    )
+
+
+def head_options(model: ModelConfig) -> dict[str, object]:
+    """Return the options of the head as `build_head` takes them and the header stores them."""
     options = {**model.head.model_dump(), "scales": model.confidence}
-    return {**options, "two_schemes": True} if model.two_schemes else options
+    return {**options, "two_protocols": True} if model.two_protocols else options
 
 
-def _mean_face(table: FaceTable, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean of each point (K, 2) over the rows where it is labelled; NaN where it never is."""
-    points = table.points[rows].astype(np.float64)
+def _mean_shape(dataset: LandmarkDataset, rows: NDArray[np.int64]) -> Tensor:
+    """Return the (K, 2) mean of each landmark over the rows where it is labeled, in normalized coordinates.
+
+    A landmark that is nowhere labeled is at the center.
+    """
+    points = dataset.points[rows].astype(np.float64)
     count = (~np.isnan(points)).sum(0)
-    return np.where(count > 0, np.nansum(points, 0) / np.maximum(count, 1), np.nan)
+    mean = np.where(count > 0, np.nansum(points, 0) / np.maximum(count, 1), (dataset.size - 1) / 2)
+    return normalize_points(torch.from_numpy(mean).float(), dataset.size)
 
 
-def _vision_learner(recipe: Recipe, dls: DataLoaders, table: FaceTable, channels: int) -> Learner:
-    arch = resnet(recipe.model.arch)
+def _vision_learner(
+    config: TrainConfig, dls: DataLoaders, dataset: LandmarkDataset, channels: int
+) -> Learner:
+    """Return fastai's vision_learner with our backbone, head, loss, optimizer and metrics."""
+    arch = get_resnet(config.model.arch)
     with torch.device("meta"):
-        widths = stage_widths(cut_resnet(arch(weights=None)))
+        backbone_channels = stage_channels(resnet_stages(arch(weights=None)))
     try:
         learn = vision_learner(
             dls,
             arch,
-            normalize=False,  # face_dataloaders has added it, with the right statistics
-            n_out=2 * len(table.schema),
-            pretrained=recipe.model.pretrained,
+            normalize=False,  # build_dataloaders has added it, with the right statistics
+            n_out=2 * len(dataset.schema),
+            pretrained=config.model.pretrained,
             n_in=channels,
-            custom_head=build_head(head_options(recipe.model), widths, len(table.schema)),
-            init=None,  # fastai's would overwrite the head's own
-            loss_func=MaskedLoss(recipe.training.loss),
-            opt_func=_optimizer(recipe.training.optimizer),
-            wd=recipe.training.optimizer.weight_decay,
-            metrics=point_metrics(table.schema, table.size),
-            cbs=_callbacks(recipe, dls),
+            custom_head=build_head(head_options(config.model), backbone_channels, len(dataset.schema)),
+            init=None,  # fastai's initialization would overwrite that of the head
+            loss_func=MaskedLoss(config.training.loss),
+            opt_func=_optimizer(config.training.optimizer),
+            wd=config.training.optimizer.weight_decay,
+            metrics=landmark_metrics(dataset.schema, dataset.size),
+            cbs=_callbacks(config, dls),
         )
     except OSError as error:  # urllib's errors are OSErrors
         raise RunError(
-            f"model.pretrained: the ImageNet weights of {recipe.model.arch} can't be fetched ({error});"
-            f" connect to a network once, or put the file into {torch.hub.get_dir()}/checkpoints,"
+            f"model.pretrained: the ImageNet weights of {config.model.arch} cannot be downloaded ({error});"
+            f" connect to a network once, copy the file to {torch.hub.get_dir()}/checkpoints,"
             " or train from scratch with --set model.pretrained=false"
         ) from error
-    learn.model[0] = Stages(*learn.model[0])  # the same layers; heads may look at every stage
+    learn.model[0] = ResNetStages(*learn.model[0])  # the same layers, but it returns every stage
     learn.unfreeze()
     return learn
 
 
 class TorchOptimizer(OptimWrapper):
-    """fastai's wrapper of a torch optimiser that shows its numbers alone: loggers stumble over the rest."""
+    """fastai's wrapper of a torch optimizer that exposes only numbers as hyperparameters.
+
+    Loggers fail on the other values of a parameter group, such as `fused=True`.
+    """
 
     @property
     def hypers(self) -> list[dict[str, float]]:
-        """Return rate, momentum and the like of each parameter group."""
+        """Learning rate, momentum and the like of each parameter group."""
         return [
             {name: value for name, value in group.items() if type(value) is float} for group in super().hypers
         ]
 
 
-def _optimizer(options: Optimizer) -> Callable[..., OptimWrapper]:
-    """Return torch's own optimiser, as fastai takes it."""
+def _optimizer(options: OptimizerConfig) -> Callable[..., OptimWrapper]:
+    """Return torch's optimizer in the form that fastai takes."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return partial(TorchOptimizer, opt=partial(kinds[options.name], fused=True))
 
 
-def augmentation(dls: DataLoaders) -> AugmentBatch:
+def get_augmentation(dls: DataLoaders) -> AugmentBatch:
     """Return the transform that augments the training batches."""
     return next(step for step in dls.train.after_batch.fs if isinstance(step, AugmentBatch))
 
 
-def _callbacks(recipe: Recipe, dls: DataLoaders) -> list[Callback]:
-    """Return what the recipe asks for; what watches and writes a run is added by `run.py`."""
-    callbacks: list[Callback] = [ScheduleByStep(recipe.training.schedule), ChannelsLast()]
-    augment = augmentation(dls)
-    if augment.flip and isinstance(recipe.augment, StandardAugment) and recipe.augment.label_shift is None:
-        callbacks.append(FindLabelShift(augment))
-    if recipe.training.ema:
-        callbacks.append(AverageWeights(recipe.training.ema))
-    if recipe.training.patience is not None:
-        callbacks.append(EarlyStoppingCallback(monitor="valid_loss", patience=recipe.training.patience))
+def _callbacks(config: TrainConfig, dls: DataLoaders) -> list[Callback]:
+    """Return the callbacks that determine the weights; `run.py` adds those that report and write."""
+    callbacks: list[Callback] = [ScheduleByStep(config.training.schedule), ChannelsLast()]
+    augment = get_augmentation(dls)
+    if augment.estimates_label_bias:
+        callbacks.append(EstimateLabelBias(augment))
+    if config.training.ema:
+        callbacks.append(ExponentialMovingAverage(config.training.ema))
+    if config.training.patience is not None:
+        callbacks.append(EarlyStoppingCallback(monitor="valid_loss", patience=config.training.patience))
     return callbacks
 
 
-def logging_callbacks(recipe: Recipe, folder: Path) -> list[Callback]:
-    """Return fastai's callbacks for TensorBoard and Weights & Biases, where the recipe asks for them.
+def landmark_metrics(schema: LandmarkSchema, size: int) -> list[LandmarkMetric]:
+    """Return the metrics of the history, in pixels of images of side `size`.
 
-    Raises
-    ------
-    UserError
-        If their package is not installed.
+    These are the RMSE, and the NME by inter-ocular distance, or by box size if the schema has no eyes.
     """
-    callbacks: list[Callback] = []
-    if recipe.training.tensorboard:
-        _require("tensorboard", "training.tensorboard")
-        from fastai.callback.tensorboard import TensorBoardCallback
 
-        callbacks.append(TensorBoardCallback(folder / "tensorboard", trace_model=False, log_preds=False))
-    if recipe.training.wandb is not None:
-        _require("wandb", "training.wandb")
-        import wandb
-        from fastai.callback.wandb import WandbCallback
+    def mean_nme(predicted: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
+        normalizer = box_size(labels) if schema.eyes is None else inter_ocular_distance(labels, schema)
+        by_row = nme(predicted, labels, normalizer)
+        return float(np.nanmean(by_row)) if np.isfinite(by_row).any() else float("nan")
 
-        wandb.init(project=recipe.training.wandb, dir=folder, config=recipe.model_dump())
-        callbacks.append(WandbCallback(log=None, log_preds=False, log_model=False))
-    return callbacks
-
-
-def _require(package: str, option: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"{option}: the package {package} is not installed; pip install {package}")
-
-
-def point_metrics(schema: Schema, size: int) -> list[PointMetric]:
-    """Return RMSE in pixels of the source image, and NME by inter-ocular distance (by box without eyes)."""
-
-    def mean_nme(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> float:
-        by = box_size(true) if schema.inter_ocular is None else inter_ocular_distance(true, schema)
-        each = nme(predicted, true, by)
-        return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
-
-    return [PointMetric("rmse", rmse, size), PointMetric("nme", mean_nme, size)]
+    return [LandmarkMetric("rmse", rmse, size), LandmarkMetric("nme", mean_nme, size)]

@@ -1,8 +1,16 @@
-"""Losses over the labelled points alone.
+"""Losses of predicted landmarks, averaged over the labeled coordinates.
 
-Every loss sees errors as shares of the image's side, so that its numbers mean the same at each input
-size. Where the network also says how far off its points may be, that is taught beside the points. Knows
-nothing about pixels or schedules.
+Errors enter a loss as fractions of the side of the image, so that its options mean the same at every input
+size.
+
+To add a loss:
+
+1. Add a class of its options, with a `name`, to `config/options.py` and to the union `LossConfig` there.
+2. Write a function of (errors, options) here that returns the elementwise loss, and add it to `LOSSES`.
+3. Make sure that its gradient at an error of 0 is finite. Nothing fails if this is forgotten: unlabeled
+   coordinates pass through the function as zeros, and 0 * inf turns the weights into NaN.
+
+A loss that needs the predicted scales, as `LaplaceConfig` does, gets a branch in `MaskedLoss` instead.
 """
 
 from __future__ import annotations
@@ -14,26 +22,44 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from landmarks_fastai.config import L1Loss, LaplaceLoss, Loss, MSELoss, SmoothL1Loss, WingLoss
-from landmarks_fastai.network import cell_centres
+from landmarks_fastai.config.options import (
+    L1Config,
+    LaplaceConfig,
+    LossConfig,
+    MSEConfig,
+    SmoothL1Config,
+    WingConfig,
+)
+from landmarks_fastai.networks.heads import bin_centers
+
+SCALE_WEIGHT = 0.01
+"""Weight of the likelihood of the scales next to the loss of the points: that of an error of 1 % of the
+side."""
+
+SIMCC_WEIGHT = 0.01
+"""Weight of the cross-entropy of the bins next to the loss of the points."""
+
+SIMCC_SMOOTHING = 0.01
+"""Standard deviation of the target distribution over the bins, as a fraction of the side (the label smoothing
+of SimCC)."""
 
 
-def l1(error: Tensor, options: L1Loss) -> Tensor:
-    """Absolute error."""
+def l1(error: Tensor, options: L1Config) -> Tensor:
+    """Return the absolute error."""
     return error.abs()
 
 
-def mse(error: Tensor, options: MSELoss) -> Tensor:
-    """Squared error."""
+def mse(error: Tensor, options: MSEConfig) -> Tensor:
+    """Return the squared error."""
     return error.square()
 
 
-def smooth_l1(error: Tensor, options: SmoothL1Loss) -> Tensor:
-    """Squared up to `beta`, absolute beyond (Girshick 2015, Fast R-CNN, eq. 3)."""
+def smooth_l1(error: Tensor, options: SmoothL1Config) -> Tensor:
+    """Return the loss that is squared up to `beta` and absolute beyond (Girshick 2015, Fast R-CNN, eq. 3)."""
     return functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=options.beta)
 
 
-def wing(error: Tensor, options: WingLoss) -> Tensor:
+def wing(error: Tensor, options: WingConfig) -> Tensor:
     """Return w ln(1 + |x| / ε) for |x| < w, else |x| - C (Feng et al. 2018, Wing Loss, eq. 5)."""
     size = error.abs()
     gap = options.width - options.width * math.log1p(options.width / options.curvature)
@@ -45,86 +71,92 @@ def wing(error: Tensor, options: WingLoss) -> Tensor:
 LOSSES: dict[str, Callable[..., Tensor]] = {"l1": l1, "mse": mse, "smooth_l1": smooth_l1, "wing": wing}
 
 
-SCALE_WEIGHT = 0.01
-"""Of the scales' likelihood beside the points' loss: as much as an error of 1 % of the side."""
-
-
-def laplace(error: Tensor, log_scale: Tensor) -> Tensor:
-    """Return |x| / b + ln 2b, the negative log-likelihood of Laplace's distribution of scale b."""
+def laplace_nll(error: Tensor, log_scale: Tensor) -> Tensor:
+    """Return |x| / b + ln 2b, the negative log-likelihood of the Laplace distribution of scale b."""
     return error.abs() * (-log_scale).exp() + log_scale + math.log(2)
 
 
-CELL_WEIGHT = 0.01
-"""Of the cells' cross-entropy beside the points' loss."""
-
-CELL_BLUR = 0.01
-"""Standard deviation of the cells that count as right, as a share of the side (label smoothing of SimCC)."""
-
-
-def missed_cells(log_chances: Tensor, truth: Tensor) -> Tensor:
-    """Return the cross-entropy (B, K, 2) of cells with Gaussians around the truth (Li et al. 2022, SimCC).
+def simcc_cross_entropy(log_probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of bins with Gaussians around the labels (Li et al. 2022, SimCC).
 
     Parameters
     ----------
-    log_chances
-        (B, K, 2, N): along x and along y, of N cells from edge to edge.
-    truth
-        (B, K, 2) scaled points.
+    log_probabilities
+        (B, K, 2, N) of N bins along x and along y, which span the image.
+    targets
+        (B, K, 2) normalized points.
+
+    Returns
+    -------
+    Tensor
+        (B, K, 2).
     """
-    wanted = (-0.5 * ((cell_centres(log_chances) - truth[..., None]) / (2 * CELL_BLUR)).square()).softmax(-1)
-    return -(wanted * log_chances).sum(-1)
+    distances = bin_centers(log_probabilities) - targets[..., None]
+    expected = (-0.5 * (distances / (2 * SIMCC_SMOOTHING)).square()).softmax(-1)
+    return -(expected * log_probabilities).sum(-1)
 
 
 class MaskedLoss:
-    """The mean of a loss over all labelled coordinates of a batch.
+    """The mean of a loss over all labeled coordinates of a batch, plus the losses of scales and bins.
 
-    A batch without a labelled point gives zero, with a gradient of zero, not NaN. Where the network gives
-    (B, K, 3), the third numbers are log scales: their likelihood is added, with the error held fixed, so
-    that a point is never moved to suit the scale (but for `LaplaceLoss`, which is this likelihood). What
-    follows are a classifying head's cells: to miss the right ones is added too.
+    A batch without a labeled coordinate gives a loss and a gradient of zero.
+
+    Log scales, the third value of a (B, K, 3) prediction, add their Laplace likelihood, weighted by
+    `SCALE_WEIGHT`. The error in it is detached, so that scales do not move points; `LaplaceConfig` trains
+    points and scales by this likelihood alone. The bins of a classifying head, the values after the third,
+    add their cross-entropy, weighted by `SIMCC_WEIGHT`.
 
     Parameters
     ----------
     options
-        Which loss, and its numbers.
+        Options of the loss of the points.
     """
 
-    def __init__(self, options: Loss) -> None:
+    def __init__(self, options: LossConfig) -> None:
         self.options = options
-        self.reduction = "mean"  # fastai sets "none" here to get one loss a face
+        self.reduction = "mean"  # fastai sets it to "none" to get one loss per row
 
     def __call__(self, predicted: Tensor, target: Tensor, reduction: str | None = None) -> Tensor:
-        """Compare (B, K, 2 and more) predictions with (B, K, 2) scaled points; NaN is unlabelled.
+        """Return the loss of a batch.
+
+        Parameters
+        ----------
+        predicted
+            (B, K, 2 or more), the output of a head.
+        target
+            (B, K, 2) normalized points, NaN where unlabeled.
+        reduction
+            "mean" or "none"; None: the attribute `reduction`.
 
         Returns
         -------
         Tensor
-            One number, or (B,) where the reduction is "none".
+            Scalar, or (B,) without reduction.
         """
-        whole, truth = predicted.as_subclass(Tensor), target.as_subclass(Tensor)
-        plain, log_scale, cells = whole[..., :2], whole[..., 2:3], whole[..., 3:]
-        labelled = ~truth.isnan().any(-1, keepdim=True).expand_as(truth)
-        # the mask comes before the difference: a gradient through NaN is NaN even where it is dropped
-        error = torch.where(labelled, plain - torch.where(labelled, truth, plain.detach()), 0.0) / 2
-        if isinstance(self.options, LaplaceLoss):
-            values = laplace(error, log_scale)
+        # fastai's typed tensors raise TypeError when combined with each other
+        output, labels = predicted.as_subclass(Tensor), target.as_subclass(Tensor)
+        points, log_scale, bins = output[..., :2], output[..., 2:3], output[..., 3:]
+        labeled = ~labels.isnan().any(-1, keepdim=True).expand_as(labels)
+        # masked before the difference, because the gradient through NaN is NaN even if it is then masked
+        error = torch.where(labeled, points - torch.where(labeled, labels, points.detach()), 0.0) / 2
+        if isinstance(self.options, LaplaceConfig):
+            values = laplace_nll(error, log_scale)
         else:
             values = LOSSES[self.options.name](error, self.options)
             if log_scale.shape[-1]:
-                values = values + SCALE_WEIGHT * laplace(error.detach(), log_scale)
-        if cells.shape[-1]:
-            values = values + CELL_WEIGHT * missed_cells(
-                torch.stack(cells.chunk(2, -1), -2), truth.nan_to_num()
-            )
-        values = values * labelled
+                values = values + SCALE_WEIGHT * laplace_nll(error.detach(), log_scale)
+        if bins.shape[-1]:
+            by_axis = torch.stack(bins.chunk(2, -1), -2)
+            values = values + SIMCC_WEIGHT * simcc_cross_entropy(by_axis, labels.nan_to_num())
+        values = values * labeled
         if (reduction or self.reduction) == "none":
-            return values.sum((1, 2)) / labelled.sum((1, 2)).clamp(min=1)
-        return values.sum() / labelled.sum().clamp(min=1)
+            return values.sum((1, 2)) / labeled.sum((1, 2)).clamp(min=1)
+        return values.sum() / labeled.sum().clamp(min=1)
 
     def decodes(self, predicted: Tensor) -> Tensor:
-        """Return the points alone."""
+        """Return the points of a prediction; called by fastai."""
         return predicted[..., :2]
 
     def activation(self, predicted: Tensor) -> Tensor:
-        """Return the prediction as it is: the heads have no last activation."""
+        """Return the prediction unchanged, because heads have no final activation; called by fastai."""
         return predicted

@@ -1,4 +1,4 @@
-"""Several models answer as one, wherever one does, and the surer of a point counts for more."""
+"""Ensembles: several models behave like one, with inverse-variance weighting of their predictions."""
 
 from __future__ import annotations
 
@@ -9,145 +9,113 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from helpers.models import make_header
 from numpy.typing import NDArray
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.framing import Square
-from landmarks_fastai.inference.ensemble import Ensemble, mean_landmarks, open_models
-from landmarks_fastai.inference.modelfile import ModelHeader, save_model
-from landmarks_fastai.inference.predictor import Landmarks, Predictor
-from landmarks_fastai.network import build_network
-from landmarks_fastai.schema import Schema, schema_from_names
+from landmarks_fastai.geometry import Crop
+from landmarks_fastai.inference.averaging import average_landmarks
+from landmarks_fastai.inference.ensemble import Ensemble, open_predictors
+from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.model_files.saving import save_model
+from landmarks_fastai.networks.build import build_network
+from landmarks_fastai.schema import LandmarkSchema, schema_from_names
 
 EYES = schema_from_names("eyes", ["left_eye", "right_eye"])
 Floats = NDArray[np.float32]
+SaveModel = Callable[[str, int, LandmarkSchema], Path]
 
 
-def make_header(size: int, channels: int = 3, **more: object) -> ModelHeader:
-    return ModelHeader.model_validate(
-        {
-            "arch": "a",
-            "head": {},
-            "channels": channels,
-            "input_size": size,
-            "mean": [0.5] * channels,
-            "std": [0.5] * channels,
-            "schema": EYES,
-            **more,
-        }
-    )
-
-
-def always(
-    places: list[list[float]], scales: list[float] | None, size: int, channels: int = 3, **more: object
+def constant_predictor(
+    positions: list[list[float]], scales: list[float] | None, size: int, channels: int = 3, **fields: object
 ) -> Predictor:
-    """Make a model that answers the same for every face: shares of its input's side."""
+    """Return a model that predicts the same positions in every crop, as fractions of its side."""
 
-    def answer(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
+    def backend(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
         assert crops.shape[1:] == (size, size, channels)
-        points = np.tile(np.array(places, np.float32) * size - 0.5, (len(crops), 1, 1))
+        points = np.tile(np.array(positions, np.float32) * size - 0.5, (len(crops), 1, 1))
         if scales is None:
             return (points,)
         return points, np.tile(np.array(scales, np.float32) * size, (len(crops), 1))
 
-    return Predictor(make_header(size, channels, **more), answer)
+    return Predictor(make_header(size, EYES, channels, **fields), backend)
 
 
-def found(points: Floats, scales: Floats) -> Landmarks:
-    return Landmarks(points, scales, (Square(0, 0, 96),) * len(points))
-
-
-def test_by_hand() -> None:
-    # weights 1 / 0.01² and 1 / 0.02² are 4 to 1; the second point is as sure in both
-    one = always([[0.2, 0.3], [0.6, 0.3]], [0.01, 0.03], 32)
-    other = always([[0.3, 0.5], [0.7, 0.5]], [0.02, 0.03], 48, channels=1)
-    both = Ensemble([one, other])
-    image = np.zeros((100, 100, 3), np.uint8)
-    answer = both.predict(image)
-    np.testing.assert_allclose(answer.points[0], [[21.5, 33.5], [64.5, 39.5]], atol=1e-4)
-    # the mean's scale: (4 · 1 + 1 · 2) / 5 = 1.2 px and 3 px
-    np.testing.assert_allclose(answer.scales[0], [1.2, 3.0], rtol=1e-5)
-    np.testing.assert_allclose(
-        answer.confidence[0, 0], math.erf(2.5 / (1.2 * math.sqrt(math.pi))) ** 2, rtol=1e-5
+def test_ensemble_weights_landmarks_by_inverse_variance() -> None:
+    # the weights 1 / 0.01² and 1 / 0.02² are 4 to 1 for the first landmark
+    ensemble = Ensemble(
+        [
+            constant_predictor([[0.2, 0.3], [0.6, 0.3]], [0.01, 0.03], 32),
+            constant_predictor([[0.3, 0.5], [0.7, 0.5]], [0.02, 0.03], 48, channels=1),
+        ]
     )
-    for again in (both.predict_squares(image, [Square(0, 0, 100)]), both.predict_crops(image[None])):
-        np.testing.assert_array_equal(again.points, answer.points)
-        assert again.squares == answer.squares == (Square(0, 0, 100),)
-    assert both.schema == EYES
-    assert both.name == "mean of 2 models"
+    image = np.zeros((100, 100, 3), np.uint8)
+    predicted = ensemble.predict(image)
+    np.testing.assert_allclose(predicted.points[0], [[21.5, 33.5], [64.5, 39.5]], atol=1e-4)
+    # the scale of the mean: (4 · 1 + 1 · 2) / 5 = 1.2 px and 3 px
+    np.testing.assert_allclose(predicted.scales[0], [1.2, 3.0], rtol=1e-5)
+    np.testing.assert_allclose(
+        predicted.confidence[0, 0], math.erf(2.5 / (1.2 * math.sqrt(math.pi))) ** 2, rtol=1e-5
+    )
+    for other in (ensemble.predict_crops(image, [Crop(0, 0, 100)]), ensemble.predict_batch(image[None])):
+        np.testing.assert_array_equal(other.points, predicted.points)
+        assert other.crops == predicted.crops == (Crop(0, 0, 100),)
+    assert ensemble.schema == EYES
+    assert ensemble.name == "mean of 2 models"
 
 
-def test_where_one_knows_no_scale_all_count_alike() -> None:
-    places = [[0.2, 0.3], [0.6, 0.3]]
-    both = Ensemble([always(places, [0.01, 0.03], 32), always([[0.4, 0.3], [0.6, 0.7]], None, 32)])
-    answer = both.predict(np.zeros((100, 100, 3), np.uint8))
-    np.testing.assert_allclose(answer.points[0], [[29.5, 29.5], [59.5, 49.5]], atol=1e-4)
-    assert np.isnan(answer.confidence).all()
+def test_ensemble_with_model_without_confidence_is_unweighted() -> None:
+    ensemble = Ensemble(
+        [
+            constant_predictor([[0.2, 0.3], [0.6, 0.3]], [0.01, 0.03], 32),
+            constant_predictor([[0.4, 0.3], [0.6, 0.7]], None, 32),
+        ]
+    )
+    predicted = ensemble.predict(np.zeros((100, 100, 3), np.uint8))
+    np.testing.assert_allclose(predicted.points[0], [[29.5, 29.5], [59.5, 49.5]], atol=1e-4)
+    assert np.isnan(predicted.confidence).all()
 
 
-def test_mirrored_too() -> None:
-    one = always([[0.2, 0.3], [0.6, 0.3]], [0.01, 0.03], 32)
+def test_ensemble_of_equal_models_with_flip_equals_model() -> None:
+    model = constant_predictor([[0.2, 0.3], [0.6, 0.3]], [0.01, 0.03], 32)
     image = np.zeros((64, 64, 3), np.uint8)
-    alone, twice = one.predict(image, flip=True), Ensemble([one, one]).predict(image, flip=True)
-    np.testing.assert_allclose(twice.points, alone.points, atol=1e-4)
-    np.testing.assert_allclose(twice.scales, alone.scales, rtol=1e-5)
-    with pytest.raises(UserError, match="face images must be"):
-        Ensemble([one, one]).predict_crops(image[None, :9])
+    single, ensemble = model.predict(image, flip=True), Ensemble([model, model]).predict(image, flip=True)
+    np.testing.assert_allclose(ensemble.points, single.points, atol=1e-4)
+    np.testing.assert_allclose(ensemble.scales, single.scales, rtol=1e-5)
 
 
-def test_all_refine_by_the_mean_of_their_mean_faces() -> None:
-    faces: list[list[tuple[float, float]]] = [[(0.7, 0.4), (0.3, 0.4)], [(0.7, 0.5), (0.3, 0.5)]]
-    members = [always([[0.6, 0.5], [0.4, 0.5]], [0.01, 0.01], 32, mean_face=face) for face in faces]
-    both = Ensemble(members)
-    assert np.allclose(both.header.mean_face or [], [(0.7, 0.45), (0.3, 0.45)])
-    answer = both.predict(np.zeros((100, 100, 3), np.uint8), [(20, 20, 80, 80)], refine=1)
-    # eyes 0.2 of 60 px apart shall be 0.4 of the side apart, and 0.45 of it down: a square of 30 px
-    np.testing.assert_allclose(answer.squares[0].edges, (35, 36.5, 65, 66.5), atol=0.01)
-    with pytest.raises(UserError, match="no mean face"):
-        Ensemble([members[0], always([[0, 0], [1, 1]], None, 32)]).predict(
+def test_ensemble_refuses_batch_that_is_not_square() -> None:
+    model = constant_predictor([[0.2, 0.3], [0.6, 0.3]], [0.01, 0.03], 32)
+    with pytest.raises(UserError, match=r"images must be \(N, S, S, C\)"):
+        Ensemble([model, model]).predict_batch(np.zeros((1, 9, 64, 3), np.uint8))
+
+
+def test_ensemble_refines_with_mean_of_mean_shapes() -> None:
+    shapes: list[list[tuple[float, float]]] = [[(0.7, 0.4), (0.3, 0.4)], [(0.7, 0.5), (0.3, 0.5)]]
+    members = [
+        constant_predictor([[0.6, 0.5], [0.4, 0.5]], [0.01, 0.01], 32, mean_shape=shape) for shape in shapes
+    ]
+    ensemble = Ensemble(members)
+    assert np.allclose(ensemble.header.mean_shape or [], [(0.7, 0.45), (0.3, 0.45)])
+    predicted = ensemble.predict(np.zeros((100, 100, 3), np.uint8), [(20, 20, 80, 80)], refine=1)
+    # the eyes, 0.2 of 60 px apart, are 0.4 of the side apart and 0.45 of it down in a crop of 30 px
+    assert predicted.crops is not None
+    np.testing.assert_allclose(predicted.crops[0].box, (35, 36.5, 65, 66.5), atol=0.01)
+    with pytest.raises(UserError, match="no mean shape"):
+        Ensemble([members[0], constant_predictor([[0, 0], [1, 1]], None, 32)]).predict(
             np.zeros((9, 9, 3), np.uint8), refine=1
         )
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.integers(0, 10**6), st.integers(1, 4))
-def test_a_mean_lies_between_and_ignores_the_order(seed: int, count: int) -> None:
-    rng = np.random.default_rng(seed)
-    members = [
-        found(
-            rng.uniform(0, 96, (3, 5, 2)).astype(np.float32), rng.uniform(0.2, 9, (3, 5)).astype(np.float32)
-        )
-        for _ in range(count)
-    ]
-    mean, other = mean_landmarks(members), mean_landmarks(members[::-1])
-    np.testing.assert_allclose(mean.points, other.points, rtol=1e-5)
-    for part, each in (("points", mean.points), ("scales", mean.scales)):
-        whole = np.stack([getattr(one, part) for one in members])
-        assert (each >= whole.min(0) - 1e-4).all()
-        assert (each <= whole.max(0) + 1e-4).all()
-    assert mean.points.dtype == mean.scales.dtype == np.float32
-
-
-def test_surer_models_are_worth_more_than_a_plain_mean() -> None:
-    rng = np.random.default_rng(0)
-    scales = np.exp(rng.normal(size=(3, 500, 4))).astype(np.float32)
-    errors = (rng.laplace(size=(3, 500, 4, 2)) * scales[..., None]).astype(np.float32)
-    mean = mean_landmarks([found(*one) for one in zip(errors, scales, strict=True)])
-    weighted, plain = np.abs(mean.points).mean(), np.abs(errors.mean(0)).mean()
-    assert weighted < 0.7 * plain
-    # these err independently, and so less than the mean's scale says
-    assert weighted < mean.scales.mean()
-
-
 @pytest.fixture
-def saved(tmp_path: Path) -> Callable[[str, int, Schema], Path]:
-    def save(name: str, channels: int, schema: Schema) -> Path:
+def save_random_model(tmp_path: Path) -> SaveModel:
+    """Return a function that saves a small model with random weights as NAME/model.safetensors."""
+
+    def save(name: str, channels: int, schema: LandmarkSchema) -> Path:
         torch.manual_seed(channels)
         head = {"name": "soft-argmax", "width": 8, "scales": True}
         network = build_network("resnet18", head, len(schema), channels)
-        header = make_header(32, channels, arch="resnet18", head=head, schema=schema)
+        header = make_header(32, schema, channels, arch="resnet18", head=head)
         path = tmp_path / name / "model.safetensors"
         save_model(path, network.state_dict(), header)
         return path
@@ -155,15 +123,34 @@ def saved(tmp_path: Path) -> Callable[[str, int, Schema], Path]:
     return save
 
 
-def test_files_of_one_schema_are_opened_together(saved: Callable[[str, int, Schema], Path]) -> None:
-    gray, colour = saved("gray", 1, EYES), saved("colour", 3, EYES)
+def test_open_predictors_of_two_files_averages_them(save_random_model: SaveModel) -> None:
+    gray, color = save_random_model("gray", 1, EYES), save_random_model("color", 3, EYES)
     image = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)
-    alone = [Predictor.open(path, "cpu").predict(image) for path in (gray, colour)]
-    together = open_models([gray, colour], "cpu").predict(image)
-    np.testing.assert_array_equal(together.points, mean_landmarks(alone).points)
-    single = open_models([gray], "cpu")
-    assert not isinstance(single, Ensemble)
-    np.testing.assert_array_equal(single.predict(image).points, alone[0].points)
-    other = saved("other", 1, Schema("ears", ("left_ear", "right_ear")))
-    with pytest.raises(UserError, match=r"other.model\.safetensors .* ears, and .*gray.* eyes"):
-        open_models([gray, other], "cpu")
+    single = [Predictor.open(path, "cpu").predict(image) for path in (gray, color)]
+    ensemble = open_predictors([gray, color], "cpu").predict(image)
+    np.testing.assert_array_equal(ensemble.points, average_landmarks(single).points)
+
+
+def test_open_predictors_of_one_file_is_not_an_ensemble(save_random_model: SaveModel) -> None:
+    gray = save_random_model("gray", 1, EYES)
+    image = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)
+    predictor = open_predictors([gray], "cpu")
+    assert not isinstance(predictor, Ensemble)
+    expected = Predictor.open(gray, "cpu").predict(image)
+    np.testing.assert_array_equal(predictor.predict(image).points, expected.points)
+
+
+def test_open_predictors_with_different_landmarks_is_refused(save_random_model: SaveModel) -> None:
+    eyes = save_random_model("gray", 1, EYES)
+    ears = save_random_model("other", 1, LandmarkSchema("ears", ("left_ear", "right_ear")))
+    with pytest.raises(UserError, match=r"other.model\.safetensors .* ears, but .*gray.* eyes; only models"):
+        open_predictors([eyes, ears], "cpu")
+
+
+def test_ensemble_with_one_synthetic_model_is_synthetic() -> None:
+    real = constant_predictor([[0.2, 0.3], [0.6, 0.3]], None, 32, config={"data": {"source": "faces.zip"}})
+    synthetic = constant_predictor(
+        [[0.2, 0.3], [0.6, 0.3]], None, 32, config={"data": {"source": "synthetic"}}
+    )
+    assert not Ensemble([real, real]).synthetic
+    assert Ensemble([real, synthetic]).synthetic

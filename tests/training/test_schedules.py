@@ -1,10 +1,12 @@
-"""The schedules equal those of torch and fastai, iteration by iteration."""
+"""Schedules: equal to those of torch and fastai at every iteration."""
+
+from __future__ import annotations
 
 import pytest
 import torch
 from fastai.callback.schedule import combined_cos
 
-from landmarks_fastai.config import CyclicSchedule, FlatCosSchedule, OneCycleSchedule
+from landmarks_fastai.config.options import CyclicConfig, FlatCosConfig, OneCycleConfig
 from landmarks_fastai.training.schedules import cyclic, flat_cos, one_cycle
 
 
@@ -14,46 +16,46 @@ from landmarks_fastai.training.schedules import cyclic, flat_cos, one_cycle
 )
 @pytest.mark.parametrize(("up", "down"), [(2000, None), (2400, 700), (5, 5)])
 def test_cyclic_equals_torch_at_every_step(mode: str, gamma: float | None, up: int, down: int | None) -> None:
-    options = CyclicSchedule(mode=mode, gamma=gamma, step_up=up, step_down=down)
+    options = CyclicConfig(mode=mode, gamma=gamma, step_up=up, step_down=down)
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1)
-    theirs = torch.optim.lr_scheduler.CyclicLR(
+    scheduler = torch.optim.lr_scheduler.CyclicLR(
         optimizer, 0.0001, 0.012, up, down, mode=mode, gamma=gamma or 1.0, cycle_momentum=False
     )
-    optimizer.step()  # torch warns where a scheduler steps first
+    optimizer.step()  # torch warns if a scheduler steps before the optimizer
     for step in range(10_000):
-        assert abs(cyclic(step, 0, options).lr - theirs.get_last_lr()[0]) < 1e-12
-        theirs.step()
+        assert abs(cyclic(step, 0, options).lr - scheduler.get_last_lr()[0]) < 1e-12
+        scheduler.step()
 
 
-def test_one_cycle_equals_fastai() -> None:
+def test_one_cycle_equals_fastai_at_every_step() -> None:
     from fastai.basics import SGD, Learner
     from fastai.callback.core import Callback
     from fastai.test_utils import synth_dbunch
 
-    class Seen(Callback):
+    class RecordHyperparameters(Callback):
         order = 65  # right after ParamScheduler
 
         def before_batch(self) -> None:
             if self.training:
-                seen.append((self.opt.hypers[-1]["lr"], self.opt.hypers[-1]["mom"]))
+                recorded.append((self.opt.hypers[-1]["lr"], self.opt.hypers[-1]["mom"]))
 
-    seen: list[tuple[float, float]] = []
+    recorded: list[tuple[float, float]] = []
     model = torch.nn.Linear(1, 1)
     dls = synth_dbunch(bs=16, n_train=5, n_valid=1, cuda=False)
     learn = Learner(dls, model, loss_func=torch.nn.functional.mse_loss, opt_func=SGD)
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(3, 0.01, cbs=Seen())
-    options = OneCycleSchedule(max_lr=0.01)
-    ours = [one_cycle(step, len(seen), options) for step in range(len(seen))]
-    assert len(seen) == 15
-    assert [h.lr for h in ours] == pytest.approx([lr for lr, _ in seen], abs=1e-12)
-    assert [h.mom for h in ours] == pytest.approx([mom for _, mom in seen], abs=1e-12)
+        learn.fit_one_cycle(3, 0.01, cbs=RecordHyperparameters())
+    options = OneCycleConfig(max_lr=0.01)
+    computed = [one_cycle(step, len(recorded), options) for step in range(len(recorded))]
+    assert len(recorded) == 15
+    assert [h.lr for h in computed] == pytest.approx([lr for lr, _ in recorded], abs=1e-12)
+    assert [h.mom for h in computed] == pytest.approx([mom for _, mom in recorded], abs=1e-12)
 
 
-def test_flat_cos_is_flat_and_then_falls() -> None:
-    options = FlatCosSchedule(max_lr=0.01, pct_start=0.75)
+def test_flat_cos_equals_fastai_and_ends_near_zero() -> None:
+    options = FlatCosConfig(max_lr=0.01, pct_start=0.75)
     rates = [flat_cos(step, 100, options).lr for step in range(100)]
-    theirs = combined_cos(0.75, 0.01, 0.01, 0.01 / 1e5)
-    assert rates == pytest.approx([theirs(step / 100) for step in range(100)], abs=1e-15)
+    expected = combined_cos(0.75, 0.01, 0.01, 0.01 / 1e5)
+    assert rates == pytest.approx([expected(step / 100) for step in range(100)], abs=1e-15)
     assert rates[74] == pytest.approx(0.01)
     assert rates[99] < 1e-4

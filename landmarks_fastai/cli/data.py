@@ -1,0 +1,100 @@
+"""The command `data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from landmarks_fastai.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    CorrectionsOption,
+    DataOption,
+    SeedOption,
+    SetOption,
+)
+from landmarks_fastai.errors import UserError
+
+if TYPE_CHECKING:
+    from landmarks_fastai.config.options import TrainConfig
+
+
+def data(
+    source: DataOption = None,
+    config_name: ConfigOption = DEFAULT_CONFIG,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    corrections: CorrectionsOption = None,
+    audit: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--audit",
+            help="Rank the labels of a cross-validation by how likely they are wrong. Takes no other option"
+            " but --out.",
+            metavar="RUN",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the images and the audit.", metavar="FOLDER")
+    ] = Path("data-report"),
+) -> None:
+    """Summarize and check a data set.
+
+    Prints label counts and suspicious labels, and draws samples, raw and augmented.
+
+    With --audit, rank the labels by their distance from the out-of-fold predictions of `train --folds`, and
+    write audit.csv and audit.png. With its column action filled in (drop, unlabel or move), audit.csv is a
+    file for --corrections.
+
+    For example:
+
+      landmarks-fastai data --data synthetic
+
+      landmarks-fastai data --data my_landmarks.csv --config default --set augment=original
+
+      landmarks-fastai data --audit runs/folds
+    """
+    options = {
+        "data.source": source,
+        "data.corrections": None if corrections is None else str(corrections),
+        "seed": seed,
+    }
+    overrides = {key: value for key, value in options.items() if value is not None}
+    if audit is not None:
+        if overrides or settings or config_name != DEFAULT_CONFIG:
+            raise UserError("--audit uses the data of the run and takes no other option but --out")
+        _audit(audit, out)
+        return
+    from landmarks_fastai.config.loading import load_config
+
+    _summarize(load_config(config_name, overrides, settings or []), out)
+
+
+def _summarize(config: TrainConfig, out: Path) -> None:
+    """Print the summary of a data set."""
+    from landmarks_fastai.cli.progress import download_progress
+    from landmarks_fastai.cli.tables import print_summary
+    from landmarks_fastai.commands.data import describe_data
+
+    with download_progress() as progress:
+        result = describe_data(config, out, progress=progress)
+    print_summary(result.summary, result.source)
+    typer.echo(
+        f"near-duplicates: {result.summary.rows:,} rows in {result.groups:,} groups; the split keeps each"
+        " group together"
+    )
+    typer.echo(f"samples: {result.samples}")
+
+
+def _audit(run: Path, out: Path) -> None:
+    """Rank the labels of a cross-validation and print what was written."""
+    from landmarks_fastai.cli.progress import download_progress
+    from landmarks_fastai.commands.audit import audit
+
+    with download_progress() as progress:
+        result = audit(run, out, progress=progress)
+    typer.echo(f"{len(result.label_errors):,} rows, the most likely label errors first: {result.table}")
+    typer.echo(f"the first {result.shown}, label and prediction: {result.sheet}")
+    typer.echo("fill in the column action (drop, unlabel or move), then train with --corrections")

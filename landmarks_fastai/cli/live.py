@@ -1,0 +1,45 @@
+"""The command `live`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from landmarks_fastai.cli.options import (
+    DetectorOption,
+    DeviceOption,
+    ModelsOption,
+    NoSmoothOption,
+    TrustOption,
+)
+from landmarks_fastai.utils.text import format_count
+
+
+def live(
+    camera: Annotated[
+        str, typer.Option("--camera", help="Index of the camera, or a video file or URL.", metavar="CAMERA")
+    ] = "0",
+    models: ModelsOption = None,
+    no_smooth: NoSmoothOption = False,
+    detector: DetectorOption = "auto",
+    device: DeviceOption = "auto",
+    trust_pickle: TrustOption = False,
+) -> None:
+    """Show a camera with landmarks in a window.
+
+    The window also shows the frame rate; q or Esc closes it.
+
+    For example:
+
+      landmarks-fastai live
+
+      landmarks-fastai live --camera 1 --model runs/default
+    """
+    from landmarks_fastai.cli.models import open_tracker
+    from landmarks_fastai.commands.live import run_live
+    from landmarks_fastai.commands.window import check_display
+
+    check_display()
+    result = run_live(camera, open_tracker(models, device, trust_pickle, detector, smooth=not no_smooth))
+    typer.echo(f"{format_count(result.frames, 'frame')}, {result.fps:.1f} frames/s")

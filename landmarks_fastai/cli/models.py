@@ -1,0 +1,77 @@
+"""Opening the models and detectors that the options name, and printing which models are used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from landmarks_fastai.cli.options import RUNS
+
+if TYPE_CHECKING:
+    from landmarks_fastai.inference.detectors.base import Detector
+    from landmarks_fastai.inference.predictor import Predictor
+    from landmarks_fastai.inference.tracking import Tracker
+
+SYNTHETIC_WARNING = (
+    "warning: this model was trained on synthetic faces only; its landmarks on photos are not reliable"
+)
+
+
+def choose_models(models: Sequence[Path] | None) -> list[Path]:
+    """Return the files of the given models, or of the default model, and print them.
+
+    Parameters
+    ----------
+    models
+        Runs, model files or names; None or empty for the default model, which is printed with the reason for
+        its choice.
+    """
+    from landmarks_fastai.model_files.discovery import default_models, resolve_models
+
+    if not models:
+        default = default_models(RUNS)
+        typer.echo(f"model: {', '.join(map(str, default.paths))} ({default.reason})")
+        return default.paths
+    paths = resolve_models(models)
+    for path in paths:
+        typer.echo(f"model: {path}")
+    return paths
+
+
+def open_predictor(models: Sequence[Path] | None, device: str, trust_pickle: bool) -> Predictor:
+    """Open models as one predictor; see `choose_models` and `Predictor.open`."""
+    from landmarks_fastai.inference.ensemble import open_predictors
+
+    return open_predictors(choose_models(models), device, trust_pickle)
+
+
+def warn_if_synthetic(predictor: Predictor) -> None:
+    """Print a warning to stderr if a model was trained on synthetic data."""
+    if predictor.synthetic:
+        typer.echo(SYNTHETIC_WARNING, err=True)
+
+
+def open_named_detector(name: str) -> Detector:
+    """Open a detector, and show the progress of a download."""
+    from landmarks_fastai.cli.progress import download_progress
+    from landmarks_fastai.inference.face_detection import open_detector
+
+    with download_progress() as progress:
+        return open_detector(name, progress=progress)
+
+
+def open_tracker(
+    models: Sequence[Path] | None, device: str, trust_pickle: bool, detector: str, smooth: bool
+) -> Tracker:
+    """Open a tracker for a video or camera; see `open_predictor` for the models."""
+    from landmarks_fastai.inference.face_detection import NO_DETECTOR, choose_detector
+    from landmarks_fastai.inference.tracking import Tracker
+
+    predictor = open_predictor(models, device, trust_pickle)
+    warn_if_synthetic(predictor)
+    name = choose_detector(detector, predictor.schema)
+    # without a detector the center crop of every frame is used, as in the original project
+    return Tracker(predictor, open_named_detector(name), smooth=smooth, follow=name != NO_DETECTOR)

@@ -1,0 +1,84 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+RUNS = Path("runs")
+"""Folder of the run folders."""
+
+DEFAULT_CONFIG = "default"
+
+ConfigOption = Annotated[
+    str,
+    typer.Option(
+        "--config", "-c", help="Name of a config (listed by `configs`), or a YAML file.", metavar="NAME"
+    ),
+]
+SetOption = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", help="Override any option of the config. Repeatable.", metavar="KEY=VALUE"),
+]
+DataOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--data",
+        help="kaggle, synthetic, or a path: Kaggle's zip or CSV, or the CSV or folder of your own images.",
+        metavar="SOURCE",
+    ),
+]
+CorrectionsOption = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--corrections", help="CSV of corrected labels; data --audit writes a template.", metavar="CSV"
+    ),
+]
+SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of all random numbers.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+ModelOption = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--model",
+        help="Run folder, model file or released model (resnet18). Default: newest run on real data, else"
+        " resnet18.",
+        metavar="MODEL",
+    ),
+]
+ModelsOption = Annotated[
+    Optional[list[Path]],
+    typer.Option(
+        "--model",
+        help="Run folder, model file or released model (resnet18). Default: newest run on real data, else"
+        " resnet18. Repeatable: the predictions of several models are averaged.",
+        metavar="MODEL",
+    ),
+]
+ModelsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Run folders, model files or released models (resnet18); several are averaged.",
+        metavar="MODEL",
+    ),
+]
+DetectorOption = Annotated[
+    str,
+    typer.Option("--detector", help="auto, centerface, dlib, yunet, or none (the center crop of the image)."),
+]
+RefineOption = Annotated[
+    Optional[int],
+    typer.Option(
+        "--refine",
+        min=0,
+        max=5,
+        help="Number of refinement passes: the crop is re-estimated from the predicted landmarks, and the"
+        " model runs again. Default: 1.",
+    ),
+]
+NoSmoothOption = Annotated[bool, typer.Option("--no-smooth", help="Do not smooth the landmarks over time.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-pickle", help="Open .pkl files, which can execute arbitrary code.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]

@@ -1,0 +1,152 @@
+"""Progress of long operations: bars in a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+if TYPE_CHECKING:
+    from landmarks_fastai.training.reporting import RunSummary
+    from landmarks_fastai.utils import progress
+
+
+class TrainingProgress:
+    """The `Reporter` of the command line: a summary, one line per epoch, and a bar in a terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.bar: Progress | None = None
+        self.task: TaskID | None = None
+        self.summary: list[str] = []
+
+    def __enter__(self) -> TrainingProgress:
+        """Return the reporter; the bar appears with the first iteration."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def start(self, summary: RunSummary) -> None:
+        """Print data, model and device; of the next fold, only the lines that differ from the last fold."""
+        lines = summary_lines(summary)
+        for line in lines:
+            if line not in self.summary:
+                self.note(line)
+        self.note("")
+        self.summary = lines
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, markup=False)
+
+    def batch(self, done: int, total: int, loss: float, lr: float) -> None:
+        """Update the bar in a terminal."""
+        if not self.console.is_terminal:
+            return
+        if self.bar is None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+            )
+            self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task("", total=total, completed=done - 1)
+        if self.task is not None:
+            if done == 1:  # the first iteration of the next fold
+                self.bar.reset(self.task, total=total)
+            self.bar.update(self.task, completed=done, description=f"loss {loss:.4f}  lr {lr:.2e}")
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Print the metrics of an epoch."""
+        self.note(
+            f"epoch {row['epoch']:3.0f}  train loss {row['train_loss']:.4f}"
+            f"  valid loss {row['valid_loss']:.4f}  rmse {row['rmse']:.3f} px  nme {row['nme']:.2%}"
+            f"  lr {row['lr']:.2e}  {row['seconds']:.1f} s"
+        )
+
+
+def summary_lines(summary: RunSummary) -> list[str]:
+    """Return the summary of a run as aligned lines."""
+    color = "gray" if summary.channels == 1 else "RGB"
+    groups = f"{summary.groups:,} groups, " if summary.groups < summary.rows else ""
+    done = f" ({summary.epochs_done:,} done)" if summary.epochs_done else ""
+    entries = {
+        "data": f"{summary.source}, {summary.rows:,} rows, {summary.landmarks} landmarks",
+        "fold": None if summary.fold is None else f"{summary.fold} of {summary.folds}",
+        "split": f"{summary.train_rows:,} training rows, {summary.valid_rows:,} validation rows"
+        f" ({groups}{summary.split} split)",
+        "model": f"{summary.arch}, {summary.head} head, {summary.parameters / 1e6:.1f} million parameters,"
+        f" {summary.input_size} px {color} input",
+        "init from": summary.init_from,
+        "device": f"{summary.device}, {summary.precision}",
+        "epochs": f"{summary.epochs:,}{done}, batch size {summary.batch_size:,}",
+        "results": str(summary.folder),
+    }
+    return [f"{label:<11}{value}" for label, value in entries.items() if value is not None]
+
+
+@contextmanager
+def download_progress() -> Iterator[progress.Progress]:
+    """Yield a progress callback for the bytes of a download; the bar appears with the first call."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("downloading"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = None
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal task
+        if task is None:
+            bar.start()
+            task = bar.add_task("", total=total)
+        bar.update(task, completed=done, total=total)
+        if total is not None and done >= total:
+            bar.stop()
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def frame_progress() -> Iterator[progress.Progress]:
+    """Yield a progress callback for the frames of a video; the bar shows frames per second and time left."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.fields[rate]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, rate="")
+        started = time.monotonic()
+
+        def show(done: int, total: int | None) -> None:
+            rate = f"{done / max(time.monotonic() - started, 1e-6):.1f} frames/s"
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield show

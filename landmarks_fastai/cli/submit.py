@@ -1,0 +1,49 @@
+"""The command `submit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from landmarks_fastai.cli.options import DeviceOption, ModelsArgument, OverwriteOption, TrustOption
+
+
+def submit(
+    models: ModelsArgument,
+    data: Annotated[
+        str,
+        typer.Option("--data", help="kaggle, Kaggle's zip, or a folder with its files.", metavar="SOURCE"),
+    ] = "kaggle",
+    out: Annotated[Path, typer.Option("--out", help="CSV to write.", metavar="CSV")] = Path("submission.csv"),
+    overwrite: OverwriteOption = False,
+    device: DeviceOption = "auto",
+    trust_pickle: TrustOption = False,
+) -> None:
+    """Write a submission for Kaggle.
+
+    The submission is for the competition Facial Keypoints Detection.
+
+    For example:
+
+      landmarks-fastai submit runs/default
+
+      landmarks-fastai submit runs/default --data facial-keypoints-detection.zip --out submission.csv
+
+      landmarks-fastai submit runs/default runs/default-2
+    """
+    from landmarks_fastai.cli.progress import download_progress
+    from landmarks_fastai.commands import submit as command
+
+    with download_progress() as progress:
+        rows = command.submit(
+            models,
+            out,
+            data,
+            overwrite=overwrite,
+            device=device,
+            trust_pickle=trust_pickle,
+            progress=progress,
+        )
+    typer.echo(f"{rows:,} rows written to {out}")

@@ -1,0 +1,161 @@
+"""The command `train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from landmarks_fastai.cli.options import (
+    DEFAULT_CONFIG,
+    RUNS,
+    ConfigOption,
+    CorrectionsOption,
+    DataOption,
+    OverwriteOption,
+    SeedOption,
+    SetOption,
+)
+from landmarks_fastai.errors import UserError
+
+if TYPE_CHECKING:
+    from landmarks_fastai.config.options import TrainConfig
+
+REDUCED_ROWS = 200
+"""Number of rows that --reduce-data keeps."""
+
+
+def train(
+    config_name: ConfigOption = DEFAULT_CONFIG,
+    arch: Annotated[
+        Optional[str], typer.Option("--arch", help="ResNet of torchvision: resnet18, resnet34, resnet50 …")
+    ] = None,
+    epochs: Annotated[Optional[int], typer.Option("--epochs", help="Number of epochs.")] = None,
+    batch_size: Annotated[
+        Optional[int], typer.Option("--batch-size", help="Number of rows per iteration.")
+    ] = None,
+    lr: Annotated[
+        Optional[float], typer.Option("--lr", help="Highest learning rate of the schedule.")
+    ] = None,
+    seed: SeedOption = None,
+    init_from: Annotated[
+        Optional[str],
+        typer.Option(
+            "--init-from",
+            help="Initialize from the weights of another model: a run, a file or resnet18.",
+            metavar="MODEL",
+        ),
+    ] = None,
+    data: DataOption = None,
+    corrections: CorrectionsOption = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--out", help="Run folder. Default: runs/CONFIG, numbered if it exists.", metavar="FOLDER"
+        ),
+    ] = None,
+    device: Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    workers: Annotated[
+        Optional[int], typer.Option("--workers", help="Number of data loading processes.")
+    ] = None,
+    reduce_data: Annotated[
+        bool, typer.Option("--reduce-data", help=f"Train on {REDUCED_ROWS} rows, for a quick test.")
+    ] = False,
+    folds: Annotated[
+        Optional[int], typer.Option("--folds", help="Cross-validate: train one model for each fold.")
+    ] = None,
+    settings: SetOption = None,
+    overwrite: OverwriteOption = False,
+    resume: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--resume",
+            help="Resume an interrupted run from its last checkpoint. Takes no other option.",
+            metavar="RUN",
+        ),
+    ] = None,
+    find_lr: Annotated[
+        bool,
+        typer.Option("--find-lr", help="Run the learning rate finder instead of training; save its plot."),
+    ] = False,
+) -> None:
+    """Train a model and write its run folder.
+
+    For example:
+
+      landmarks-fastai train
+
+      landmarks-fastai train --config quick --data synthetic
+
+      landmarks-fastai train --arch resnet34 --epochs 30 --lr 0.002
+
+      landmarks-fastai train --data my_landmarks.csv --init-from resnet18
+
+      landmarks-fastai train --folds 5 --out runs/folds
+
+      landmarks-fastai train --resume runs/default
+    """
+    options = {
+        "model.arch": arch,
+        "model.init_from": init_from,
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "training.schedule.max_lr": lr,
+        "seed": seed,
+        "data.source": data,
+        "data.corrections": None if corrections is None else str(corrections),
+        "data.limit": REDUCED_ROWS if reduce_data else None,
+        "data.folds": folds,
+        "training.device": device,
+        "training.workers": workers,
+    }
+    overrides = {key: value for key, value in options.items() if value is not None}
+    if resume is not None:
+        if any((overrides, settings, out, overwrite, find_lr, config_name != DEFAULT_CONFIG)):
+            raise UserError("--resume uses the config of the run and takes no other option")
+        _resume(resume)
+        return
+    from landmarks_fastai.config.loading import load_config
+
+    config = load_config(config_name, overrides, settings or [])
+    name = Path(config_name).stem
+    if find_lr:
+        _find_lr(config, out, name)
+    else:
+        _train(config, out, name, overwrite)
+
+
+def _train(config: TrainConfig, out: Path | None, name: str, overwrite: bool) -> None:
+    """Train and print the result."""
+    from landmarks_fastai.cli.progress import TrainingProgress, download_progress
+    from landmarks_fastai.cli.results import print_result
+    from landmarks_fastai.commands import train as command
+
+    folder = out or command.default_run_folder(RUNS, name)
+    with download_progress() as progress, TrainingProgress() as reporter:
+        result = command.train(config, folder, reporter=reporter, overwrite=overwrite, progress=progress)
+    print_result(result)
+
+
+def _resume(run: Path) -> None:
+    """Resume an interrupted run and print the result."""
+    from landmarks_fastai.cli.progress import TrainingProgress, download_progress
+    from landmarks_fastai.cli.results import print_result
+    from landmarks_fastai.commands import train as command
+
+    with download_progress() as progress, TrainingProgress() as reporter:
+        result = command.resume(run, reporter=reporter, progress=progress)
+    print_result(result)
+
+
+def _find_lr(config: TrainConfig, out: Path | None, name: str) -> None:
+    """Run the learning rate finder and print its suggestion."""
+    from landmarks_fastai.cli.progress import download_progress
+    from landmarks_fastai.commands.train import default_run_folder
+    from landmarks_fastai.training.lr_finder import find_lr
+
+    folder = out or default_run_folder(RUNS, f"{name}-lr")
+    with download_progress() as progress:
+        suggestion, plot = find_lr(config, folder, progress=progress)
+    typer.echo(f"suggested: --lr {suggestion:.2g}   plot: {plot}")

@@ -1,0 +1,122 @@
+"""The command `video`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from landmarks_fastai.cli.options import (
+    DetectorOption,
+    DeviceOption,
+    ModelsOption,
+    NoSmoothOption,
+    OverwriteOption,
+    TrustOption,
+)
+from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.utils.text import format_count
+
+
+def video(
+    source: Annotated[Optional[Path], typer.Argument(help="Video file.")] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--out", help="Video to write. Default: predictions/NAME_landmarks.mp4.", metavar="VIDEO"
+        ),
+    ] = None,
+    models: ModelsOption = None,
+    landmarks: Annotated[
+        Optional[Path],
+        typer.Option("--landmarks", help="Write the landmarks: .csv, .json or .parquet.", metavar="FILE"),
+    ] = None,
+    frames: Annotated[
+        Optional[Path],
+        typer.Option("--frames", help="Write the frames as images to this folder.", metavar="FOLDER"),
+    ] = None,
+    from_frames: Annotated[
+        Optional[Path],
+        typer.Option("--from-frames", help="Read the frames from a folder of images.", metavar="FOLDER"),
+    ] = None,
+    fps: Annotated[
+        Optional[float], typer.Option("--fps", help="Frames per second. Default: the times of the source.")
+    ] = None,
+    start: Annotated[float, typer.Option("--start", help="Start of the excerpt, seconds.")] = 0.0,
+    end: Annotated[
+        Optional[float], typer.Option("--end", help="End of the excerpt (exclusive), seconds.")
+    ] = None,
+    no_draw: Annotated[
+        bool, typer.Option("--no-draw", help="Do not draw the landmarks on the frames.")
+    ] = False,
+    no_smooth: NoSmoothOption = False,
+    detector: DetectorOption = "auto",
+    overwrite: OverwriteOption = False,
+    device: DeviceOption = "auto",
+    trust_pickle: TrustOption = False,
+) -> None:
+    """Predict and draw the landmarks in a video.
+
+    Each face keeps its track ID, and its landmarks are smoothed over time.
+
+    For example:
+
+      landmarks-fastai video clip.mp4
+
+      landmarks-fastai video clip.mov --landmarks landmarks.csv --start 10 --end 20 --out part.mp4
+
+      landmarks-fastai video clip.mp4 --frames frames --no-draw
+
+      landmarks-fastai video --from-frames frames --fps 30 --out again.mp4
+    """
+    path = _check_source(source, from_frames, cut=start != 0 or end is not None)
+    if out is None and not no_draw:
+        out = Path("predictions") / f"{path.resolve().stem}_landmarks.mp4"
+    from landmarks_fastai.cli.models import open_tracker
+    from landmarks_fastai.cli.progress import frame_progress
+    from landmarks_fastai.commands.video import annotate_video
+
+    only_copied = no_draw and landmarks is None
+    tracker = (
+        None if only_copied else open_tracker(models, device, trust_pickle, detector, smooth=not no_smooth)
+    )
+    with frame_progress() as progress:
+        result = annotate_video(
+            path,
+            out,
+            tracker,
+            start=start,
+            end=end,
+            fps=fps,
+            draw=not no_draw,
+            landmark_files=[] if landmarks is None else [landmarks],
+            frames=frames,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    tracks = "" if tracker is None else f", {format_count(result.tracks, 'track')}"
+    written = ", ".join(str(file) for file in (out, landmarks, frames) if file is not None)
+    typer.echo(f"{format_count(result.frames, 'frame')}{tracks}: {written}")
+    complete = f"the output is complete up to {result.seconds:.2f} s"
+    if result.interrupted:
+        typer.echo(f"interrupted; {complete}")
+    if result.damage is not None:
+        raise RunError(f"{path}: {result.damage}; {complete}")
+
+
+def _check_source(source: Path | None, from_frames: Path | None, cut: bool) -> Path:
+    """Return the video or the folder of frames."""
+    if from_frames is None:
+        if source is None:
+            raise UserError("name a video, or a folder of images with --from-frames")
+        if source.is_dir():
+            raise UserError(f"{source}: is a folder; to read its images as frames, use --from-frames")
+        return source
+    if source is not None:
+        raise UserError("name a video or --from-frames, not both")
+    if cut:
+        raise UserError("--start and --end select a part of a video; remove them with --from-frames")
+    if not from_frames.is_dir():
+        raise UserError(f"--from-frames {from_frames}: no such folder")
+    return from_frames

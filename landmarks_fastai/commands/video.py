@@ -1,0 +1,227 @@
+"""Track the landmarks of a video, or of a folder of frames, draw them and write them to files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landmarks_fastai.commands.landmark_files import FrameWriter, check_landmark_file, open_landmark_file
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.inference.tracking import Tracker
+from landmarks_fastai.landmarks import Landmarks
+from landmarks_fastai.utils.interrupt import Interrupt
+from landmarks_fastai.utils.progress import Progress
+from landmarks_fastai.video.frame_folder import FrameFolderReader, FrameFolderWriter
+from landmarks_fastai.video.io import read_video
+from landmarks_fastai.video.reader import VideoFrame, VideoReader
+from landmarks_fastai.video.writer import VideoWriter, check_video_suffix
+from landmarks_fastai.visualization.landmarks import draw_landmarks
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """Summary of an annotated video.
+
+    Parameters
+    ----------
+    frames
+        Number of frames written.
+    seconds
+        Time of the last of them in the source.
+    tracks
+        Number of different track IDs.
+    damage
+        Where and why the source could not be decoded completely; None if it is intact.
+    interrupted
+        Whether Ctrl-C ended it.
+    """
+
+    frames: int
+    seconds: float
+    tracks: int
+    damage: str | None
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class VideoOutputs:
+    """Paths of the files to write.
+
+    Parameters
+    ----------
+    video
+        Video file.
+    landmark_files
+        Files of landmarks.
+    frames
+        Folder of frames.
+    overwrite
+        Replace existing ones.
+    """
+
+    video: Path | None
+    landmark_files: tuple[Path, ...]
+    frames: Path | None
+    overwrite: bool
+
+    def check(self, source: Path) -> None:
+        """Refuse, before anything is decoded, outputs that could not be written or would destroy a file.
+
+        Raises
+        ------
+        UserError
+            If there is no output, a suffix is not supported, or an output is the source or exists.
+        """
+        if self.video is None and not self.landmark_files and self.frames is None:
+            raise UserError("nothing to write: give --out, --landmarks or --frames")
+        if self.video is not None:
+            check_video_suffix(self.video)
+        for file in self.landmark_files:
+            check_landmark_file(file)
+        for path in (self.video, *self.landmark_files, self.frames):
+            if path is None:
+                continue
+            if path.resolve() == source.resolve():
+                raise UserError(f"{path}: is the source itself; choose another path for the output")
+            if path is not self.frames and path.exists() and not self.overwrite:
+                raise UserError(f"{path}: already exists; choose another name or use --overwrite")
+
+
+def annotate_video(
+    source: Path,
+    out: Path | None,
+    tracker: Tracker | None,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    fps: float | None = None,
+    draw: bool = True,
+    landmark_files: Sequence[Path] = (),
+    frames: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> VideoResult:
+    """Track the faces of a video, or of a folder of frames, and write the requested outputs.
+
+    If Ctrl-C or a damaged source ends it early, the outputs are complete up to that frame.
+
+    Parameters
+    ----------
+    source
+        A video, or a folder of frames.
+    out
+        Video to write: .mp4, .mov or .mkv, H.264, with the audio of the source.
+    tracker
+        Predicts the landmarks of each frame. None: the frames are copied.
+    start, end
+        Seconds of the source; `end` is excluded.
+    fps
+        Frames per second, by repeating or dropping frames. None: the times of the source.
+    draw
+        Draw the landmarks on the frames.
+    landmark_files
+        Files for the landmarks: .csv, .json or .parquet (see `open_landmark_file`), with times of the source.
+    frames
+        Folder for the frames as images.
+    overwrite
+        Replace existing outputs.
+    progress
+        Called after each frame with the number of frames done and expected.
+
+    Raises
+    ------
+    UserError
+        If the source cannot be used, an output exists, or none is requested.
+    RunError
+        If an output cannot be written.
+    """
+    if landmark_files and tracker is None:
+        raise ValueError("landmark files need a tracker")
+    outputs = VideoOutputs(out, tuple(landmark_files), frames, overwrite)
+    outputs.check(source)
+    with read_video(source, start=start, end=end, fps=fps) as reader, ExitStack() as stack:
+        landmark_writers = _open_landmark_files(stack, outputs, tracker)
+        annotator = _Annotator(tracker, draw, landmark_writers)
+        image_writers = _open_image_writers(stack, outputs, reader)
+        interrupt = stack.enter_context(Interrupt())
+        count, seconds = 0, 0.0
+        for frame in reader:
+            if interrupt.requested:
+                break
+            image, seconds = annotator(frame), float(frame.time)
+            for writer in image_writers:
+                writer.write(image, frame.time - reader.start)
+            count += 1
+            if progress is not None:
+                progress(count, reader.expected)
+        return VideoResult(count, seconds, len(annotator.track_ids), reader.damage, interrupt.requested)
+
+
+class _Annotator:
+    """Tracks the faces of one frame after the other, writes their landmarks and draws them.
+
+    Attributes
+    ----------
+    track_ids
+        All track IDs so far.
+    """
+
+    def __init__(self, tracker: Tracker | None, draw: bool, writers: Sequence[FrameWriter]) -> None:
+        self._tracker, self._draw, self._writers = tracker, draw, writers
+        self.track_ids: set[int] = set()
+
+    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """Return the image of the frame, with the landmarks drawn if requested."""
+        if self._tracker is None:
+            return frame.image
+        time = float(frame.time)
+        landmarks = self._tracker(frame.image, time)
+        self.track_ids.update(landmarks.track_ids or ())
+        for write in self._writers:
+            write(frame.index, time, landmarks)
+        if not self._draw or not len(landmarks):
+            return frame.image
+        return draw_landmarks(frame.image, landmarks, labels=self._labels(landmarks))
+
+    def _labels(self, landmarks: Landmarks) -> list[str] | None:
+        """Return the track IDs, or None as long as the video has shown a single track."""
+        if len(self.track_ids) < 2:
+            return None
+        return [str(track_id) for track_id in landmarks.track_ids or ()]
+
+
+def _open_landmark_files(
+    stack: ExitStack, outputs: VideoOutputs, tracker: Tracker | None
+) -> list[FrameWriter]:
+    """Open the landmark files; `stack` closes them."""
+    if tracker is None:
+        return []
+    schema = tracker.predictor.schema
+    return [stack.enter_context(open_landmark_file(file, schema)) for file in outputs.landmark_files]
+
+
+def _open_image_writers(
+    stack: ExitStack, outputs: VideoOutputs, reader: VideoReader | FrameFolderReader
+) -> list[VideoWriter | FrameFolderWriter]:
+    """Open the writers of the annotated frames; `stack` closes them."""
+    writers: list[VideoWriter | FrameFolderWriter] = []
+    if outputs.frames is not None:
+        writers.append(stack.enter_context(FrameFolderWriter(outputs.frames, overwrite=outputs.overwrite)))
+    if outputs.video is not None:
+        audio_from = reader.path if isinstance(reader, VideoReader) else None
+        writer = VideoWriter(
+            outputs.video,
+            reader.size,
+            reader.rate,
+            reader.time_base,
+            audio_from=audio_from,
+            start=reader.start,
+            end=reader.end,
+        )
+        writers.append(stack.enter_context(writer))
+    return writers

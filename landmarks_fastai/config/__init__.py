@@ -1,0 +1,1 @@
+"""The training config: its options, and reading it from YAML and the command line."""

@@ -1,0 +1,157 @@
+"""Reading a config from YAML, overriding it, and writing it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from landmarks_fastai.config.messages import explain_error
+from landmarks_fastai.config.options import TrainConfig, expand_name
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import suggest
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+if not CONFIG_DIR.is_dir():  # in a wheel, the configs are inside the package
+    CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+
+
+def config_names() -> list[str]:
+    """Return the names of the built-in configs."""
+    return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
+
+
+def load_config(
+    name: str, overrides: Mapping[str, object] | None = None, settings: Sequence[str] = ()
+) -> TrainConfig:
+    """Read a config, apply overrides to it and validate the result.
+
+    Settings take precedence over overrides, and both over the file.
+
+    Parameters
+    ----------
+    name
+        Name of a built-in config, or path of a YAML file.
+    overrides
+        Values by dotted key, from dedicated command line options: ``{"training.epochs": 5}``.
+    settings
+        Texts ``key.sub=value`` with the value in YAML: ``["training.schedule=flat_cos"]``.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or a key or value is invalid; the message suggests the closest valid one.
+    """
+    path = _find_config(name)
+    label = str(path) if path.suffix and path.parent != CONFIG_DIR else f"config {name}"
+    # with all defaults filled in, so that an override can set an option of a group that the file omits
+    entries = validate_config(_read_yaml(path), label).model_dump()
+    for key, value in (overrides or {}).items():
+        _set_key(entries, key, value, f"option {key}")
+    for setting in settings:
+        key, value = _parse_setting(setting)
+        _set_key(entries, key, value, f"--set {setting}")
+    return validate_config(entries, label)
+
+
+def validate_config(entries: object, label: str) -> TrainConfig:
+    """Create a config from plain dicts, lists and values.
+
+    Parameters
+    ----------
+    entries
+        The content of a YAML file.
+    label
+        Name of the config in messages.
+
+    Raises
+    ------
+    UserError
+        If an entry is invalid; the message names the first such key and suggests the closest valid one.
+    """
+    if not isinstance(entries, dict):
+        keys = ", ".join(TrainConfig.model_fields)
+        raise UserError(f"{label}: a config must be a YAML mapping with the keys {keys}")
+    try:
+        return TrainConfig.model_validate(entries)
+    except ValidationError as error:
+        raise UserError(f"{label}: {explain_error(error)}") from error
+
+
+def dump_config(config: TrainConfig) -> str:
+    """Return the config as YAML, including all defaults."""
+    # ASCII only: YAML would read some characters that a path may contain (U+0085) as line breaks
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def _find_config(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.parent != Path("."):
+        if not path.is_file():
+            raise UserError(
+                f"{name}: no such config file; the built-in configs are {', '.join(config_names())}"
+            )
+        return path
+    builtin = CONFIG_DIR / f"{name}.yaml"
+    if not builtin.is_file():
+        raise UserError(f"no such config {name!r}; {suggest(name, config_names())}")
+    return builtin
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML loader that refuses duplicate keys; the base class silently keeps the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Check the keys for duplicates."""
+        keys = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if key.value in keys[:number]:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"duplicate key {key.value!r}", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> object:
+    """Read a YAML file; an empty one is an empty mapping."""
+    try:
+        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    return {} if entries is None else entries
+
+
+def _parse_setting(setting: str) -> tuple[str, object]:
+    """Split ``key.sub=value`` and parse the value as YAML."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {setting}: must have the form key.sub=value, such as training.epochs=5")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {setting}: the value is not valid YAML") from None
+
+
+def _set_key(entries: dict[str, Any], key: str, value: object, label: str) -> None:
+    """Set ``a.b.c`` in nested mappings.
+
+    A new `name` discards the options that belonged to the old one. A string in place of a group of options is
+    its name, whose options can be set afterwards.
+    """
+    *parents, last = key.split(".")
+    group = entries
+    for parent in parents:
+        options = group.get(parent, {})
+        if not isinstance(options, dict):
+            raise UserError(f"{label}: {parent} is a value and has no key {last!r}")
+        group = group.setdefault(parent, options)
+    if last == "name" and group.get("name") != value:
+        group.clear()
+    group[last] = expand_name(value) if isinstance(group.get(last), dict) else value

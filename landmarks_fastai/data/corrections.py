@@ -1,0 +1,142 @@
+"""Corrections of a data set's labels, read from a CSV.
+
+The columns are ``face`` (the row name) and ``action``, and ``landmark``, ``x`` and ``y`` where the action
+needs them. Other columns, and rows without an action, are ignored.
+
+    drop      remove the face; landmark must be empty
+    unlabel   remove the label of the landmark
+    move      move the landmark to x, y in pixels of the face's image in the data set
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from landmarks_fastai.data.dataset import LandmarkDataset
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.csv_reader import CsvReader, check_point_range
+from landmarks_fastai.utils.text import suggest
+
+DROP, UNLABEL, MOVE = "drop", "unlabel", "move"
+ACTIONS = (DROP, UNLABEL, MOVE)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A correction of one label.
+
+    Parameters
+    ----------
+    row
+        Index of the row.
+    landmark
+        Index of the landmark; None to drop the row.
+    x, y
+        New position in pixels; NaN to remove the label.
+    """
+
+    row: int
+    landmark: int | None
+    x: float = np.nan
+    y: float = np.nan
+
+
+def apply_corrections(dataset: LandmarkDataset, path: Path) -> LandmarkDataset:
+    """Return the data set with the corrections of a CSV applied.
+
+    Its `corrections` is a digest of the corrections themselves: order, other columns and rows without an
+    action do not change it.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, one of its rows cannot be applied, or no face would be left; names the
+        file and the line.
+    """
+    corrections = _read_corrections(dataset, path)
+    points = dataset.points.copy()
+    kept = np.ones(len(dataset), bool)
+    for correction in corrections:
+        if correction.landmark is None:
+            kept[correction.row] = False
+        else:
+            points[correction.row, correction.landmark] = correction.x, correction.y
+    if not kept.any():
+        raise UserError(f"{path}: drops every face of {dataset.source}; keep at least one")
+    return replace(dataset, points=points, corrections=_digest(corrections, dataset)).subset(kept)
+
+
+def _digest(corrections: list[Correction], dataset: LandmarkDataset) -> str:
+    """Return the SHA-256 of the corrections, whatever their order."""
+    entries = sorted(
+        (dataset.names[c.row], -1 if c.landmark is None else c.landmark, str(c.x), str(c.y))
+        for c in corrections
+    )
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
+def _read_corrections(dataset: LandmarkDataset, path: Path) -> list[Correction]:
+    try:
+        with path.open("rb") as stream:
+            reader = CsvReader(stream, str(path))
+            for column in ("face", "action"):
+                if column not in reader.columns:
+                    raise UserError(
+                        f"{path}: the column {column!r} is missing; `data --audit` writes a template"
+                    )
+            return list(_iter_corrections(reader, dataset))
+    except OSError as error:
+        raise UserError(f"data.corrections: {path}: cannot be read ({error.strerror or error})") from error
+
+
+def _iter_corrections(reader: CsvReader, dataset: LandmarkDataset) -> Iterator[Correction]:
+    """Yield the corrections of the rows with an action; refuse two for the same label."""
+    rows = {name: row for row, name in enumerate(dataset.names)}
+    lines: dict[tuple[int, int | None], int] = {}
+    for line, fields in reader.rows():
+        cells = {column: field.strip() for column, field in zip(reader.columns, fields, strict=True)}
+        if not cells["action"]:
+            continue
+        if cells["face"] not in rows:
+            raise UserError(
+                f"{reader.at(line)}: {dataset.source} has no face {cells['face'][:80]!r}; its first face is"
+                f" {dataset.names[0]!r}"
+            )
+        correction = _parse_correction(reader, line, cells, rows[cells["face"]], dataset)
+        previous = lines.setdefault((correction.row, correction.landmark), line)
+        if previous != line:
+            raise UserError(f"{reader.at(line)}: line {previous} corrects the same label; remove one of them")
+        yield correction
+
+
+def _parse_correction(
+    reader: CsvReader, line: int, cells: dict[str, str], row: int, dataset: LandmarkDataset
+) -> Correction:
+    location, action, name = reader.at(line), cells["action"], cells.get("landmark", "")
+    if action not in ACTIONS:
+        raise UserError(f"{location}: no such action {action[:40]!r}; {suggest(action, ACTIONS)}")
+    if action == DROP:
+        if name:
+            raise UserError(
+                f"{location}: drop removes the whole face; leave 'landmark' empty, or use unlabel instead"
+            )
+        return Correction(row, None)
+    if not name:
+        raise UserError(f"{location}: 'landmark' is empty or missing; name the landmark to {action}")
+    names = dataset.schema.names
+    if name not in names:
+        raise UserError(f"{location}: no such landmark {name[:40]!r}; {suggest(name, names)}")
+    landmark = names.index(name)
+    if action == UNLABEL:
+        return Correction(row, landmark)
+    x, y = (reader.number(cells.get(axis, ""), line, axis) for axis in "xy")
+    if np.isnan(x) or np.isnan(y):
+        raise UserError(f"{location}: move needs the new position of {name}; fill in both x and y")
+    check_point_range(location, name, (x, y), (dataset.size, dataset.size))
+    return Correction(row, landmark, x, y)

@@ -1,0 +1,125 @@
+"""Export to ONNX: one file that maps bytes to pixels and is compared with torch before it is kept.
+
+The graph includes pixel normalization and the conversion to pixels, so that other programs need only the
+file.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.inference.backends import onnx_backend, torch_backend
+from landmarks_fastai.model_files.header import HEADER_KEY, ModelHeader
+from landmarks_fastai.model_files.loading import LoadedModel, open_model
+from landmarks_fastai.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OPSET = 17
+
+TOLERANCE = 0.01
+"""Largest accepted difference between ONNX Runtime and torch, pixels."""
+
+CHECKED_BATCH_SIZES = (1, 3)
+
+
+def export_onnx(network: nn.Module, header: ModelHeader, path: str | Path) -> None:
+    """Write a network as an ONNX file, run it, and keep it only if its output equals that of torch.
+
+    The input "image" is (N, C, S, S) float32 with values from 0 to 255; the output "points" is (N, K, 2)
+    float32, (x, y) in pixels of the input. If the network predicts Laplace scales, the output "scales" is
+    (N, K) float32, in the same pixels. N is dynamic. The header is stored in the metadata.
+
+    Parameters
+    ----------
+    network
+        Maps normalized images to normalized points; it is not modified.
+    header
+        The model's header.
+    path
+        The file, with the suffix ``.onnx``; its folder is created if needed.
+
+    Raises
+    ------
+    UserError
+        If `path` has another suffix, or the packages onnx and onnxruntime are not installed.
+    RunError
+        If the export fails, its output differs from that of torch by more than `TOLERANCE`, or the file
+        cannot be written. An existing file is then unchanged.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".onnx":
+        raise UserError(f"{path}: not an ONNX file name; use the suffix .onnx")
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"{path}: the export needs more packages: pip install {' '.join(missing)}")
+    import onnx
+
+    network = copy.deepcopy(network).cpu().float().eval()
+    with atomic_write(path) as partial:
+        try:
+            _export_graph(network, header, partial)
+            model = onnx.load(partial)
+            onnx.helper.set_model_props(model, {HEADER_KEY: json.dumps(header.to_dict())})
+            onnx.save(model, partial)
+        except OSError:
+            raise
+        except Exception as error:  # torch raises various types for operators that it cannot export
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"{path}: torch cannot export this network: {reason}") from error
+        difference = _max_difference(network, header, open_model(partial, device="cpu"))
+        if not difference < TOLERANCE:  # also refuses NaN
+            raise RunError(
+                f"{path}: not written, because the output of ONNX Runtime differs by {difference:.3g} px from"
+                " that of torch"
+            )
+
+
+def _export_graph(network: nn.Module, header: ModelHeader, path: Path) -> None:
+    """Export the network with pixel normalization before it and the conversion to pixels after it."""
+    import torch
+
+    from landmarks_fastai.networks.build import PixelNetwork
+
+    pixel_network = PixelNetwork(
+        network, header.mean, header.std, header.input_size, header.scale_factor
+    ).eval()
+    example = torch.zeros(2, header.channels, header.input_size, header.input_size)
+    with torch.inference_mode():
+        outputs = ["points", "scales"][: len(pixel_network(example))]
+    with warnings.catch_warnings():
+        # The newer exporter (dynamo=True) takes ten times as long, needs onnxscript and stores the paths of
+        # the user's source files in the model. The older one only warns that it is deprecated.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            pixel_network,
+            (example,),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in ("image", *outputs)},
+        )
+
+
+def _max_difference(network: nn.Module, header: ModelHeader, exported: LoadedModel) -> float:
+    """Return the largest difference between torch and ONNX Runtime on random images, in pixels."""
+    backends = torch_backend(network, header, "cpu"), onnx_backend(exported)[0]
+    rng = np.random.default_rng(0)
+    largest = 0.0
+    for batch_size in CHECKED_BATCH_SIZES:
+        shape = (batch_size, header.input_size, header.input_size, header.channels)
+        crops = rng.integers(0, 256, shape, dtype=np.uint8)
+        for expected, actual in zip(*(backend(crops) for backend in backends), strict=True):
+            largest = float(np.maximum(largest, np.abs(expected - actual).max()))  # np.maximum keeps NaN
+    return largest

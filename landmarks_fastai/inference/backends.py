@@ -1,0 +1,79 @@
+"""Runtimes that execute a network on a batch of crops: torch and ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.model_files.header import ModelHeader
+from landmarks_fastai.model_files.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Floats = NDArray[np.float32]
+
+Backend = Callable[[NDArray[np.uint8]], tuple[Floats, ...]]
+"""Maps (B, S, S, C) uint8 crops to (B, K, 2) points in pixels of the crops and, if the model estimates
+confidence, (B, K) Laplace scales of the error along each axis, in the same pixels."""
+
+
+def resolve_device(device: str) -> str:
+    """Return the torch device that `device` names; "auto" is the first GPU, or the CPU.
+
+    Raises
+    ------
+    UserError
+        If this machine has no such device.
+    """
+    import torch
+
+    available = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if device == "auto":
+        return available[1] if len(available) > 1 else "cpu"
+    name = "cuda:0" if device == "cuda" else device
+    if name not in available:
+        raise UserError(
+            f"--device {device}: not available; torch finds {', '.join(available)} on this machine:"
+            " use auto or cpu"
+        )
+    return name
+
+
+def torch_backend(network: nn.Module, header: ModelHeader, device: str) -> Backend:
+    """Return a backend that runs a torch network on `device`."""
+    import torch
+
+    from landmarks_fastai.networks.build import PixelNetwork
+
+    pixel_network = PixelNetwork(
+        network, header.mean, header.std, header.input_size, header.scale_factor
+    ).eval()
+    pixel_network = pixel_network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
+        with torch.inference_mode():
+            # (B, S, S, C) permuted to (B, C, S, S) is already in channels_last format
+            images = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
+            return tuple(output.float().cpu().numpy() for output in pixel_network(images))
+
+    return run
+
+
+def onnx_backend(model: LoadedModel) -> tuple[Backend, str]:
+    """Return a backend that runs an ONNX Runtime session, which includes normalization, and its device."""
+    session: Any = model.session
+    available = [port.name for port in session.get_outputs()]
+    outputs = [name for name in ("points", "scales") if name in available]
+
+    def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
+        images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32)
+        return tuple(session.run(outputs, {"image": images}))
+
+    return run, "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"

@@ -1,0 +1,46 @@
+"""Writing weights and header as a safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from landmarks_fastai.model_files.header import HEADER_KEY, ModelHeader
+from landmarks_fastai.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def save_model(
+    path: str | Path, state_dict: Mapping[str, Tensor], header: ModelHeader, half: bool = False
+) -> None:
+    """Write weights and header as one safetensors file, atomically.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    state_dict
+        The network's state.
+    header
+        Its description.
+    half
+        Store weight matrices and convolutions at half precision; biases and batch normalization stay float32.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be written, for example on a full disk.
+    """
+    from safetensors.torch import save
+
+    # safetensors refuses tensors that share memory
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+    if half:
+        weights = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in weights.items()}
+    content = save(weights, metadata={"format": "pt", HEADER_KEY: json.dumps(header.to_dict())})
+    with atomic_write(Path(path)) as partial:
+        partial.write_bytes(content)  # save_file would create a file that only its owner can read

@@ -1,0 +1,334 @@
+"""Heads: modules that map the four stages of the backbone to landmarks.
+
+Output of a head, float32:
+
+- (B, K, 2): points (x, y) in normalized coordinates (see `coordinates`);
+- (B, K, 3) if built with ``scales=True``: the third value is the logarithm of the scale b of a Laplace
+  distribution of the error along x and along y, b as a fraction of the side of the image;
+- (B, K, 3 + 2 N) from a classifying head in training mode: then the log-probabilities of N bins along x and
+  of N bins along y.
+
+To add a head:
+
+1. Add a class of its options, with a `name`, to `config/options.py` and to the union `HeadConfig` there.
+2. Write a subclass of `Head` here. Its constructor takes the channels of the stages, K, the options by name,
+   and `scales`; its forward returns one of the outputs above.
+3. Add it to `HEADS`.
+4. Name its submodules differently from those of other heads unless the weights are interchangeable, and give
+   layers with one output per landmark K, 2 K or 4 K outputs, or extend `training.weight_transfer`. Nothing
+   fails if this is forgotten: `model.init_from` then copies the layer of one landmark to another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.networks.coordinates import normalize_points
+from landmarks_fastai.utils.text import suggest
+
+INITIAL_LOG_SCALE = math.log(0.03)
+"""Log of the Laplace scale that an untrained head predicts: 3 % of the side."""
+
+Stages = tuple[Tensor, ...]
+
+
+class Head(nn.Module):
+    """Base class of the heads."""
+
+    def initialize_output(self, mean_shape: Tensor) -> None:
+        """Make the untrained head predict `mean_shape`, (K, 2) normalized points, for every image.
+
+        Does nothing in heads without a bias per coordinate: those based on heatmaps start near the center of
+        the image.
+        """
+
+
+class LinReluLinHead(Head):
+    """Global average pooling, Linear, ReLU, Linear: the head of the original config.
+
+    Parameters
+    ----------
+    channels
+        Channels of the four stages.
+    n_landmarks
+        K.
+    hidden
+        Width of the hidden layer.
+    scales
+        Also predict a log scale for each landmark.
+    """
+
+    def __init__(
+        self, channels: tuple[int, ...], n_landmarks: int, hidden: int, scales: bool = False
+    ) -> None:
+        super().__init__()
+        self.n_landmarks = n_landmarks
+        self.hidden = nn.Linear(channels[-1], hidden)
+        self.points = nn.Linear(hidden, 2 * n_landmarks)
+        self.scales = _scale_layer(hidden, n_landmarks) if scales else None
+
+    def forward(self, stages: Stages) -> Tensor:
+        """Return (B, K, 2) points, or (B, K, 3) with log scales."""
+        hidden = functional.relu(self.hidden(stages[-1].mean((2, 3))))
+        points = self.points(hidden).float().view(-1, self.n_landmarks, 2)
+        return points if self.scales is None else _with_log_scales(points, self.scales(hidden))
+
+    def initialize_output(self, mean_shape: Tensor) -> None:
+        """Set the last layer to zero weights and the bias `mean_shape`."""
+        _set_constant(self.points, mean_shape)
+
+
+class LinearHead(Head):
+    """Global average pooling and one Linear layer.
+
+    Parameters
+    ----------
+    channels, n_landmarks, scales
+        As for `LinReluLinHead`.
+    """
+
+    def __init__(self, channels: tuple[int, ...], n_landmarks: int, scales: bool = False) -> None:
+        super().__init__()
+        self.n_landmarks = n_landmarks
+        self.points = nn.Linear(channels[-1], 2 * n_landmarks)
+        self.scales = _scale_layer(channels[-1], n_landmarks) if scales else None
+
+    def forward(self, stages: Stages) -> Tensor:
+        """Return (B, K, 2) points, or (B, K, 3) with log scales."""
+        pooled = stages[-1].mean((2, 3))
+        points = self.points(pooled).float().view(-1, self.n_landmarks, 2)
+        return points if self.scales is None else _with_log_scales(points, self.scales(pooled))
+
+    def initialize_output(self, mean_shape: Tensor) -> None:
+        """Set the layer to zero weights and the bias `mean_shape`."""
+        _set_constant(self.points, mean_shape)
+
+
+class SoftArgmaxHead(Head):
+    """One heatmap per landmark on the fused stages; the landmark is its expected position.
+
+    The mean of a softmax over pixels is integral regression (Sun et al. 2018, "Integral Human Pose
+    Regression"), also known as DSNT (Nibali et al. 2018, "Numerical Coordinate Regression with Convolutional
+    Neural Networks"). It keeps the positions that pooling discards. The log scale of a landmark is the mean
+    of a second map, weighted by the heatmap.
+
+    Parameters
+    ----------
+    channels, n_landmarks, scales
+        As for `LinReluLinHead`.
+    width
+        Channels of the fused stages.
+    """
+
+    def __init__(self, channels: tuple[int, ...], n_landmarks: int, width: int, scales: bool = False) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in channels)
+        self.heatmaps = heatmap_layers(width, n_landmarks)
+        self.scales: nn.Module | None = None
+        if scales:
+            scale_map = nn.Conv2d(width, n_landmarks, 1)
+            self.scales = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), scale_map)
+            assert scale_map.bias is not None
+            nn.init.constant_(scale_map.bias, INITIAL_LOG_SCALE)
+
+    def forward(self, stages: Stages) -> Tensor:
+        """Return (B, K, 2) points, or (B, K, 3) with log scales."""
+        fused = fuse_stages(stages, self.lateral)
+        heatmaps: Tensor = self.heatmaps(fused).float()
+        # softmax over both axes without a reshape, in which the ONNX export would lose K
+        mass = torch.exp(heatmaps - heatmaps.amax((2, 3), keepdim=True))
+        mass = mass / mass.sum((2, 3), keepdim=True)
+        points = torch.stack([_expected_position(mass.sum(2)), _expected_position(mass.sum(3))], -1)
+        if self.scales is None:
+            return points
+        return _with_log_scales(points, (mass * self.scales(fused)).sum((2, 3)))
+
+
+class SimCCHead(Head):
+    """One distribution per landmark and axis over sub-pixel bins; the landmark is their expected values.
+
+    Coordinate classification (Li et al. 2022, "SimCC: a Simple Coordinate Classification Perspective for
+    Human Pose Estimation"): the bins are finer than the heatmap, and the loss includes their cross-entropy.
+    The paper computes the distributions from the whole map of a landmark by one linear layer, which fixes the
+    input size; here a convolution computes them from the marginals of the heatmap. The scale is the mean
+    absolute deviation from the expected value.
+
+    Parameters
+    ----------
+    channels, n_landmarks, width
+        As for `SoftArgmaxHead`.
+    scales
+        Also return log scales in eval mode; in training mode they are always returned.
+    """
+
+    BINS_PER_CELL = 8
+    """Bins along each axis per cell of the heatmap: two bins per pixel of the input."""
+
+    def __init__(self, channels: tuple[int, ...], n_landmarks: int, width: int, scales: bool = False) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in channels)
+        self.heatmaps = heatmap_layers(width, n_landmarks)
+        kernel = 2 * self.BINS_PER_CELL + 1
+        self.cells = nn.ModuleList(
+            nn.Conv1d(n_landmarks, n_landmarks, kernel, padding=kernel // 2) for _ in "xy"
+        )
+        for layer in self.cells:
+            assert isinstance(layer, nn.Conv1d)
+            assert layer.bias is not None
+            nn.init.dirac_(layer.weight)  # the untrained layer returns the marginals unchanged
+            nn.init.zeros_(layer.bias)
+        self.scales = scales
+
+    def forward(self, stages: Stages) -> Tensor:
+        """Return (B, K, 2) points, or (B, K, 3) with log scales; in training mode (B, K, 3 + 2 N)."""
+        heatmaps: Tensor = self.heatmaps(fuse_stages(stages, self.lateral)).float()
+        log_probabilities = []
+        for axis, layer in zip((2, 3), self.cells, strict=True):
+            marginal = heatmaps.logsumexp(axis)
+            finer = functional.interpolate(marginal, scale_factor=float(self.BINS_PER_CELL), mode="linear")
+            log_probabilities.append(layer(finer).float().log_softmax(-1))
+        masses = [values.exp() for values in log_probabilities]
+        x, y = (_expected_position(mass) for mass in masses)
+        points = torch.stack([x, y], -1)
+        along_x, along_y = (_mean_deviation(mass, mean) for mass, mean in zip(masses, (x, y), strict=True))
+        deviation = (along_x + along_y) / 4  # mean of the two axes, as a fraction of the side, which is 2
+        scaled = _with_log_scales(points, deviation.clamp(min=1e-4).log())
+        if self.training:
+            return torch.cat([scaled, *log_probabilities], -1)
+        return scaled if self.scales else points
+
+
+class TwoProtocolHead(Head):
+    """A head that learns every landmark under two annotation protocols and predicts the first.
+
+    Parameters
+    ----------
+    head
+        Head of 2 K landmarks: K under the first protocol, then the same K under the second.
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, stages: Stages) -> Tensor:
+        """Return the output of the head for the first K landmarks; in training mode for all 2 K."""
+        both: Tensor = self.head(stages)
+        return both if self.training else both[:, : both.shape[1] // 2]
+
+    def initialize_output(self, mean_shape: Tensor) -> None:
+        """Initialize both protocols with the same (K, 2) points."""
+        self.head.initialize_output(mean_shape.repeat(2, 1))
+
+
+HEADS: Mapping[str, Callable[..., Head]] = {
+    "lin-relu-lin": LinReluLinHead,
+    "linear": LinearHead,
+    "soft-argmax": SoftArgmaxHead,
+    "simcc": SimCCHead,
+}
+
+
+def build_head(options: Mapping[str, Any], channels: tuple[int, ...], n_landmarks: int) -> Head:
+    """Build a head.
+
+    Parameters
+    ----------
+    options
+        The name of the head and the options of its class: ``{"name": "lin-relu-lin", "hidden": 256}``. With
+        ``"two_protocols": True`` it is wrapped in a `TwoProtocolHead`.
+    channels
+        Channels of the four stages.
+    n_landmarks
+        K.
+
+    Raises
+    ------
+    UserError
+        If there is no head of that name, or it has no such option.
+    """
+    arguments = dict(options)
+    name = str(arguments.pop("name", ""))
+    two_protocols = bool(arguments.pop("two_protocols", False))
+    if name not in HEADS:
+        raise UserError(f"there is no head {name!r}; {suggest(name, HEADS)}")
+    try:
+        head = HEADS[name](channels, n_landmarks * (2 if two_protocols else 1), **arguments)
+    except TypeError as error:
+        raise UserError(f"head {name!r} cannot be built with {arguments}: {error}") from error
+    return TwoProtocolHead(head) if two_protocols else head
+
+
+def fuse_stages(stages: Stages, lateral: nn.ModuleList) -> Tensor:
+    """Sum the stages from the coarsest to the finest, as in a feature pyramid (Lin et al. 2017).
+
+    Parameters
+    ----------
+    stages
+        Four stages, each half the size of the one before.
+    lateral
+        One layer per stage that maps it to the common number of channels.
+
+    Returns
+    -------
+    Tensor
+        (B, width, S/4, S/4).
+    """
+    fused: Tensor = lateral[-1](stages[-1])
+    for layer, stage in zip(reversed(lateral[:-1]), reversed(stages[:-1]), strict=True):
+        fused = functional.interpolate(fused, size=stage.shape[-2:], mode="bilinear") + layer(stage)
+    return fused
+
+
+def heatmap_layers(width: int, n_landmarks: int) -> nn.Sequential:
+    """Return the layers that map the fused stages to one heatmap per landmark."""
+    return nn.Sequential(
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, n_landmarks, 1),
+    )
+
+
+def bin_centers(bins: Tensor) -> Tensor:
+    """Return the (n,) normalized centers of the last dimension of (…, n), bins that span the image."""
+    n = bins.shape[-1]
+    return normalize_points(torch.arange(n, device=bins.device, dtype=bins.dtype), n)
+
+
+def _mean_deviation(mass: Tensor, mean: Tensor) -> Tensor:
+    """Return the (B, K) mean absolute deviation of (B, K, n) distributions from their (B, K) `mean`."""
+    return (mass * (bin_centers(mass) - mean[..., None]).abs()).sum(-1)
+
+
+def _expected_position(mass: Tensor) -> Tensor:
+    """Return the (B, K) expected values of (B, K, n) distributions."""
+    return (mass * bin_centers(mass)).sum(-1)
+
+
+def _set_constant(layer: nn.Linear, points: Tensor) -> None:
+    """Make a linear layer return (K, 2) `points` for every input."""
+    nn.init.zeros_(layer.weight)
+    with torch.no_grad():
+        layer.bias.copy_(points.flatten())
+
+
+def _scale_layer(width: int, n_landmarks: int) -> nn.Linear:
+    """Return the layer that maps (B, width) features to (B, K) log scales."""
+    layer = nn.Linear(width, n_landmarks)
+    nn.init.constant_(layer.bias, INITIAL_LOG_SCALE)
+    return layer
+
+
+def _with_log_scales(points: Tensor, log_scales: Tensor) -> Tensor:
+    """Append (B, K) log scales, limited to a thousandth of the side up to the side, to (B, K, 2) points."""
+    return torch.cat([points, log_scales.float().clamp(math.log(1e-3), 0.0)[..., None]], -1)

@@ -1,0 +1,58 @@
+"""The backbone: a torchvision ResNet that returns its four stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torchvision
+from torch import Tensor, nn
+
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import suggest
+
+
+class ResNetStages(nn.Sequential):
+    """A ResNet without its pooling and classifier, whose forward returns its four stages.
+
+    A Sequential, so that fastai's ``m[0][:6]`` still splits it into parameter groups.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return (B, C, S/4, S/4), (…, S/8), (…, S/16) and (…, S/32)."""
+        x = x.as_subclass(Tensor)  # operations on fastai's TensorImage with plain tensors raise TypeError
+        stages = []
+        for index, layer in enumerate(self):
+            x = layer(x)
+            if index >= 4:
+                stages.append(x)
+        return tuple(stages)
+
+
+def resnet_stages(model: nn.Module) -> ResNetStages:
+    """Return the stem and the four stages of a torchvision ResNet, cut as fastai cuts it."""
+    return ResNetStages(*list(model.children())[:-2])
+
+
+def stage_channels(backbone: nn.Sequential) -> tuple[int, ...]:
+    """Return the number of channels of each of the four stages, read from its last convolution."""
+    channels = []
+    for stage in list(backbone)[4:]:
+        last_block = list(stage.children())[-1]
+        convolutions = [module for module in last_block.modules() if isinstance(module, nn.Conv2d)]
+        channels.append(convolutions[-1].out_channels)
+    return tuple(channels)
+
+
+def get_resnet(arch: str) -> Callable[..., nn.Module]:
+    """Return torchvision's builder of the ResNet called `arch`.
+
+    Raises
+    ------
+    UserError
+        If torchvision has no ResNet of that name.
+    """
+    known = [name for name in torchvision.models.list_models() if "resne" in name and "quantized" not in name]
+    if arch not in known:
+        raise UserError(f"torchvision has no ResNet {arch!r}; {suggest(arch, known)}")
+    builder: Callable[..., nn.Module] = torchvision.models.get_model_builder(arch)
+    return builder

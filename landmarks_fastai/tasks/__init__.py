@@ -1,1 +1,0 @@
-"""One module a command: what happens between a question on the command line and the files that answer it."""

@@ -1,0 +1,348 @@
+"""Augmentation of whole batches on their device: every step moves images and points together.
+
+Points are pixels (x, y); the center of the top-left pixel is (0, 0). All geometric steps are combined in one
+matrix, so that each image is resampled once.
+
+To add an augmentation:
+
+1. Add a class of its options, with a `name`, to `config/options.py` and to the union `AugmentConfig` there.
+2. Write a function of (images, points, size, options) here that returns images of side `size` and their
+   points, and add it to `AUGMENTATIONS`. Images are (B, C, S, S) from 0 to 1, points (B, K, 2).
+3. Move the points by the matrix that moves the images, with `warp_points`, which also masks those that leave
+   the image. Nothing fails if this is forgotten: the network is trained on wrong labels.
+4. Mirroring is not part of the function: `AugmentBatch` mirrors images for augmentations that have the
+   options `flip` and `label_bias`, that is, for the classes that `_mirror_options` names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from fastai.vision.all import ItemTransform, TensorImage, TensorPoint
+from torch import Tensor
+from torch.nn import functional
+
+from landmarks_fastai.config.options import AugmentConfig, NoAugment, OriginalAugment, StandardAugment
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.geometry import outside_square
+
+# --- geometry ------------------------------------------------------------------------------------
+
+
+def translation(x: Tensor, y: Tensor) -> Tensor:
+    """Return (B, 3, 3) matrices that move points by `x` and `y`, both (B,) pixels."""
+    matrix = torch.eye(3, device=x.device).repeat(len(x), 1, 1)
+    matrix[:, 0, 2], matrix[:, 1, 2] = x, y
+    return matrix
+
+
+def rotation_and_scale(angle: Tensor, scale: Tensor) -> Tensor:
+    """Return (B, 3, 3) matrices that rotate by (B,) `angle` radians and scale about the origin."""
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    matrix = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
+    matrix[:, 0, 0], matrix[:, 0, 1] = cos, -sin
+    matrix[:, 1, 0], matrix[:, 1, 1] = sin, cos
+    return matrix
+
+
+def about_centers(matrix: Tensor, size_in: int, size_out: int) -> Tensor:
+    """Return the (B, 3, 3) transform that applies `matrix` about the center of the input image.
+
+    The center of the input, of side `size_in`, is mapped to the center of the output, of side `size_out`.
+    """
+    ones = torch.ones(len(matrix), device=matrix.device)
+    center_in, center_out = (size_in - 1) / 2 * ones, (size_out - 1) / 2 * ones
+    return translation(center_out, center_out) @ matrix @ translation(-center_in, -center_in)
+
+
+def warp_points(points: Tensor, matrix: Tensor, size: int) -> Tensor:
+    """Transform (B, K, 2) points by (B, 3, 3) `matrix`; those outside an image of side `size` become NaN."""
+    moved = points @ matrix[:, :2, :2].transpose(1, 2) + matrix[:, None, :2, 2]
+    return moved.masked_fill(outside_square(moved, size)[..., None], math.nan)
+
+
+def warp_images(images: Tensor, matrix: Tensor, size: int, noise: Tensor | None = None) -> Tensor:
+    """Transform (B, C, S, S) images by (B, 3, 3) `matrix` to (B, C, size, size), sampling bilinearly.
+
+    Outside the image its edge pixels are repeated; in the rows that the (B,) mask `noise` selects, noise
+    fills the area instead.
+    """
+    inverse = torch.linalg.inv(matrix)
+    line = torch.arange(size, device=images.device, dtype=matrix.dtype)
+    x = line.expand(size, size)
+    pixels = torch.stack([x, x.T, torch.ones_like(x)], -1).view(1, -1, 3)
+    source = (pixels @ inverse[:, :2].transpose(1, 2)).view(len(images), size, size, 2)
+    # grid_sample with align_corners=False has the edges of the image at -1 and 1
+    grid = (2 * source + 1) / images.shape[-1] - 1
+    out = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if noise is None:
+        return out
+    outside = (grid.abs() > 1).any(-1)[:, None] & noise[:, None, None, None]
+    return torch.where(outside, torch.rand_like(out), out)
+
+
+def flip_horizontally(
+    images: Tensor, points: Tensor, mirrored: Tensor, flip_index: Sequence[int], label_bias: float
+) -> tuple[Tensor, Tensor]:
+    """Mirror some rows of a batch and exchange their left and right landmarks.
+
+    Labels that lie `label_bias` to the right of the true positions lie so in the mirrored image, too; merely
+    mirrored, they would lie to the left.
+
+    Parameters
+    ----------
+    images, points
+        (B, C, S, S) and (B, K, 2) pixels.
+    mirrored
+        (B,) mask of the rows to mirror.
+    flip_index
+        For each landmark, the index of the landmark that takes its place (`LandmarkSchema.flip_index`).
+    label_bias
+        Fraction of the side.
+    """
+    size = images.shape[-1]
+    swapped = points[:, list(flip_index)]
+    x = size - 1 - swapped[..., 0] + 2 * label_bias * size
+    mirrored_points = torch.stack([x, swapped[..., 1]], -1)
+    return (
+        torch.where(_per_image(mirrored), images.flip(-1), images),
+        torch.where(mirrored[:, None, None], mirrored_points, points),
+    )
+
+
+# --- pixel values --------------------------------------------------------------------------------
+
+
+def adjust_contrast_and_brightness(images: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
+    """Multiply the difference from the mean of each image by (B,) `contrast` and add (B,) `brightness`."""
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return (images - mean) * _per_image(contrast) + mean + _per_image(brightness)
+
+
+def adjust_color(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+    """Scale the chroma of RGB images by (B,) `saturation` and rotate it by (B,) `hue`, in full turns.
+
+    The rotation is done in YIQ, where it keeps luma. Gray images are returned unchanged.
+    """
+    if images.shape[1] != 3:
+        return images
+    to_yiq = torch.tensor(
+        [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=images.device
+    )
+    cos, sin = torch.cos(2 * math.pi * hue) * saturation, torch.sin(2 * math.pi * hue) * saturation
+    chroma = torch.eye(3, device=images.device).repeat(len(images), 1, 1)
+    chroma[:, 1, 1], chroma[:, 1, 2], chroma[:, 2, 1], chroma[:, 2, 2] = cos, -sin, sin, cos
+    return torch.einsum("bij,bjhw->bihw", torch.linalg.inv(to_yiq) @ chroma @ to_yiq, images)
+
+
+def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend each image with a smoothed copy: (B,) `factor` 0 is smooth, 1 the image, above 1 sharper."""
+    kernel = torch.tensor([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]], device=images.device) / 13
+    channels = images.shape[1]
+    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    smooth = functional.conv2d(padded, kernel.expand(channels, 1, 3, 3), groups=channels)
+    return smooth + (images - smooth) * _per_image(factor)
+
+
+def blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each of (B, C, S, S) images by a Gaussian of its (B,) `sigma` in pixels; 0 leaves it unchanged."""
+    reach = math.ceil(3 * float(sigma.max()))
+    if not reach:
+        return images
+    line = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (line / sigma.clamp(min=1e-3)[:, None]).square())
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(images.shape[1], 0)
+    # grouped convolution with one group per channel of each image
+    flat = functional.pad(images, [reach] * 4, mode="replicate").flatten(0, 1)[None]
+    flat = functional.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
+    return functional.conv2d(flat, kernel[:, None, :, None], groups=len(kernel)).view_as(images)
+
+
+def erase(images: Tensor, area: Tensor, selected: Tensor) -> Tensor:
+    """Cover a rectangle with noise in the rows that the (B,) mask `selected` selects.
+
+    Random Erasing (Zhong et al. 2020) with aspect ratios from 0.3 to 3.3 and (B,) `area` as a fraction of the
+    image. Landmarks below stay labeled, because an occluded landmark still has a position.
+    """
+    size = images.shape[-1]
+    aspect = torch.exp(_uniform(math.log(0.3), math.log(3.3), images))
+    width = ((area * aspect).sqrt() * size).clamp(max=size)
+    height = ((area / aspect).sqrt() * size).clamp(max=size)
+    left = _uniform(0, 1, images) * (size - width)
+    top = _uniform(0, 1, images) * (size - height)
+    line = torch.arange(size, device=images.device)
+    columns = (line >= left[:, None]) & (line < (left + width)[:, None])
+    rows = (line >= top[:, None]) & (line < (top + height)[:, None])
+    covered = rows[:, None, :, None] & columns[:, None, None, :] & _per_image(selected)
+    return torch.where(covered, torch.rand_like(images), images)
+
+
+def _uniform(low: float, high: float, images: Tensor) -> Tensor:
+    """Draw one number per image, (B,), from a uniform distribution."""
+    return torch.empty(len(images), device=images.device).uniform_(low, high)
+
+
+def _per_image(values: Tensor) -> Tensor:
+    """Reshape (B,) to (B, 1, 1, 1), which broadcasts against (B, C, S, S)."""
+    return values[:, None, None, None]
+
+
+# --- the augmentations ---------------------------------------------------------------------------
+
+# ranges of a hard example, see StandardAugment.hard
+
+HARD_ROTATE = 60.0
+"""Maximum rotation, ± degrees."""
+
+HARD_BLUR = 0.03
+"""Maximum standard deviation as a fraction of the side: equivalent to a face 16 pixels wide."""
+
+HARD_DARK = 0.15
+"""Minimum fraction of the brightness that remains."""
+
+HARD_NOISE = 0.08
+"""Maximum standard deviation as a fraction of white."""
+
+HARD_COVER = 0.3
+"""Maximum erased fraction of the image."""
+
+
+def standard(images: Tensor, points: Tensor, size: int, options: StandardAugment) -> tuple[Tensor, Tensor]:
+    """Rotate, scale, shift, change contrast and brightness, blur and erase moderately; some rows strongly."""
+    hard = _uniform(0, 1, images) < options.hard
+
+    def select_hard() -> Tensor:
+        """Select half of the hard rows, (B,), independently for each difficulty, so that they combine."""
+        return hard & (_uniform(0, 1, images) < 0.5)
+
+    angle = _uniform(-options.rotate, options.rotate, images)
+    angle = torch.where(select_hard(), _uniform(-HARD_ROTATE, HARD_ROTATE, images), angle) * math.pi / 180
+    bound = math.log1p(options.scale)
+    scale = torch.exp(_uniform(-bound, bound, images)) * size / images.shape[-1]
+    shift = [_uniform(-options.shift, options.shift, images) * size for _ in range(2)]
+    matrix = translation(*shift) @ about_centers(rotation_and_scale(angle, scale), images.shape[-1], size)
+    points = warp_points(points, matrix, size)
+    images = warp_images(images, matrix, size)
+    images = adjust_sharpness(images, (_uniform(0, 1, images) >= options.blur).float())
+    images = blur(images, _uniform(0, HARD_BLUR * size, images) * select_hard())
+    contrast = torch.exp(_uniform(-options.contrast, options.contrast, images))
+    brightness = _uniform(-options.brightness, options.brightness, images)
+    images = adjust_contrast_and_brightness(images, contrast, brightness)
+    images = images * _per_image(torch.where(select_hard(), _uniform(HARD_DARK, 1, images), 1.0))
+    images = images + torch.randn_like(images) * _per_image(_uniform(0, HARD_NOISE, images) * select_hard())
+    covered, area = select_hard(), _uniform(0.01, 0.1, images)
+    area = torch.where(covered, _uniform(0.1, HARD_COVER, images), area)
+    images = erase(images, area, covered | (_uniform(0, 1, images) < options.erase))
+    return images.clamp(0, 1), points
+
+
+def original(images: Tensor, points: Tensor, size: int, options: OriginalAugment) -> tuple[Tensor, Tensor]:
+    """Apply the augmentation of the original config.
+
+    Pixel values change first: brightness, contrast, color, sharpness and erasing. Then the image is enlarged
+    by a random factor up to `size`, placed at random, cropped and enlarged again, and rotated.
+    """
+    images = _original_pixels(images, options)
+    side_in = images.shape[-1]
+    side = _uniform(min(side_in, size), size, images)
+    upright = torch.zeros(len(images), device=images.device)
+    matrix = about_centers(rotation_and_scale(upright, side / side_in), side_in, size)
+    matrix = translation(*((size - side) * _uniform(-0.5, 0.5, images) for _ in range(2))) @ matrix
+    kept = 1 - _uniform(0, options.crop, images)
+    shift = [size * (1 - kept) * _uniform(-0.5, 0.5, images) for _ in range(2)]
+    matrix = about_centers(rotation_and_scale(upright, 1 / kept) @ translation(*shift), size, size) @ matrix
+    angle = _uniform(-options.rotate, options.rotate, images) * math.pi / 180
+    matrix = about_centers(rotation_and_scale(angle, torch.ones_like(angle)), size, size) @ matrix
+    noise = _uniform(0, 1, images) < options.noise_fill
+    return warp_images(images, matrix, size, noise), warp_points(points, matrix, size)
+
+
+def _original_pixels(images: Tensor, options: OriginalAugment) -> Tensor:
+    """Change brightness, contrast, saturation, hue and sharpness, and erase a rectangle."""
+    j = options.jitter
+    unchanged = torch.zeros(len(images), device=images.device)
+    images = images * _per_image(_uniform(1 - j, 1 + j, images))
+    images = adjust_contrast_and_brightness(images, _uniform(1 - j, 1 + j, images), unchanged)
+    images = adjust_color(images, _uniform(1 - j, 1 + j, images), _uniform(-min(j, 0.5), min(j, 0.5), images))
+    images = adjust_sharpness(images.clamp(0, 1), _uniform(0, options.sharpness, images))
+    every = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    return erase(images, _uniform(options.erase / 2, options.erase, images), every).clamp(0, 1)
+
+
+def identity(images: Tensor, points: Tensor, size: int, options: NoAugment) -> tuple[Tensor, Tensor]:
+    """Return the batch unchanged; `ResizeToInput` resizes it later."""
+    return images, points
+
+
+AUGMENTATIONS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "standard": standard,
+    "original": original,
+    "none": identity,
+}
+
+
+class AugmentBatch(ItemTransform):
+    """fastai transform that augments training batches of (TensorImage 0…1, TensorPoint pixels).
+
+    Parameters
+    ----------
+    options
+        The augmentation and its options.
+    size
+        Side of the resulting images in pixels.
+    flip_index
+        For each landmark, the index of the landmark that takes its place in a mirrored image.
+
+    Attributes
+    ----------
+    flip
+        Probability of mirroring.
+    label_bias
+        Horizontal offset of all labels, as a fraction of the side.
+    estimates_label_bias
+        Whether the options leave the label bias to be estimated in training (`EstimateLabelBias`).
+    mirrored
+        (B,) mask of the rows of the last batch that were mirrored.
+
+    Raises
+    ------
+    UserError
+        If images are to be mirrored but the schema has no flip pairs.
+    """
+
+    order = 20  # after the conversion to floats (10), before points and pixels are normalized
+    split_idx = 0
+
+    def __init__(self, options: AugmentConfig, size: int, flip_index: Sequence[int]) -> None:
+        super().__init__()
+        self.options, self.size, self.flip_index = options, size, tuple(flip_index)
+        self.flip, label_bias = _mirror_options(options)
+        if self.flip and list(flip_index) == sorted(flip_index):
+            raise UserError(
+                "augment.flip: the schema has no flip pairs, so left and right would be wrong in a mirrored"
+                " image; name the landmarks left_…/right_…, or set augment.flip=0"
+            )
+        self.estimates_label_bias = self.flip > 0 and label_bias is None
+        self.label_bias = label_bias or 0.0
+        self.mirrored = torch.zeros(0, dtype=torch.bool)
+
+    def augment(self, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Mirror and augment (B, C, S, S) images from 0 to 1 and their (B, K, 2) points in pixels."""
+        self.mirrored = _uniform(0, 1, images) < self.flip
+        images, points = flip_horizontally(images, points, self.mirrored, self.flip_index, self.label_bias)
+        return AUGMENTATIONS[self.options.name](images, points, self.size, self.options)
+
+    def encodes(self, batch: Any) -> Any:
+        """Augment a batch; called by fastai."""
+        images, points = self.augment(*(part.as_subclass(Tensor) for part in batch))
+        return TensorImage(images), TensorPoint(points)
+
+
+def _mirror_options(options: AugmentConfig) -> tuple[float, float | None]:
+    """Return the probability of mirroring and the label bias, which is None if it is to be estimated."""
+    if isinstance(options, StandardAugment):
+        return options.flip, options.label_bias
+    return 0.0, 0.0

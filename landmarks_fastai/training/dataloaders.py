@@ -1,0 +1,249 @@
+"""fastai DataLoaders of a landmark data set.
+
+The images stay in memory once, as bytes, and each batch is taken by index in one step: no Python code runs
+per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.data.load import DataLoader
+from fastai.vision.all import (
+    DataBlock,
+    DataLoaders,
+    IntToFloatTensor,
+    Normalize,
+    TensorImage,
+    TensorPoint,
+    TfmdDL,
+    TransformBlock,
+)
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from landmarks_fastai.config.options import TrainConfig
+from landmarks_fastai.data.dataset import LandmarkDataset
+from landmarks_fastai.data.splits import Split
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.training.augmentation import AugmentBatch
+from landmarks_fastai.training.transforms import (
+    LoadImage,
+    LoadPoints,
+    NormalizePoints,
+    ResizeToInput,
+    SplitProtocols,
+)
+
+ITEM_TYPES = (np.integer, int, str, Path, Image.Image, np.ndarray)
+"""Types that `LoadImage` accepts."""
+
+
+@dataclass(frozen=True)
+class PixelStatistics:
+    """Mean and standard deviation of the pixels, from 0 to 1, by which images are normalized.
+
+    Parameters
+    ----------
+    mean, std
+        One value per channel that the network takes.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        """1 for gray, 3 for RGB."""
+        return len(self.mean)
+
+
+IMAGENET_STATISTICS = PixelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Those that torchvision's pretrained weights were trained with."""
+
+
+def pixel_statistics(images: NDArray[np.uint8], channels: int) -> PixelStatistics:
+    """Return the statistics of (N, S, S, C) uint8 images; those of gray are repeated for more channels."""
+    # about 500 images give three digits; converting all of them would multiply the memory needed
+    sample = images[:: max(1, len(images) // 500)] / np.float32(255)
+    mean = np.broadcast_to(sample.mean((0, 1, 2)), channels)
+    std = np.broadcast_to(sample.std((0, 1, 2)), channels)
+    return PixelStatistics(
+        tuple(round(float(x), 6) for x in mean), tuple(max(round(float(x), 6), 1e-3) for x in std)
+    )
+
+
+class BatchedIndexLoader(TfmdDL):
+    """A fastai DataLoader that takes each batch from the data set by index, in one step.
+
+    Parameters
+    ----------
+    multiplier
+        Number of times each row is used per epoch. Loaders made from this one by `new` use each row once,
+        so that predictions on the training set are not repeated.
+
+    The other parameters are those of fastai's `TfmdDL`, which passes additional keywords of its own.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        bs: int = 64,
+        shuffle: bool = False,
+        num_workers: int | None = None,
+        verbose: bool = False,
+        do_setup: bool = True,
+        multiplier: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get("n") is None:
+            kwargs["n"] = len(dataset) * multiplier
+        super().__init__(dataset, bs, shuffle, num_workers, verbose, do_setup, **kwargs)
+
+    def get_idxs(self) -> NDArray[np.int64]:
+        """Return the order of the epoch, drawn by torch's generator, whose state is in the checkpoints."""
+        order = torch.randperm(self.n) if self.shuffle else torch.arange(self.n)
+        return order.numpy() % max(len(self.dataset), 1)
+
+    def sample(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the batches of indices of this worker process."""
+        order = np.asarray(self._DataLoader__idxs)  # set by fastai's __iter__ in the main process
+        stop = len(order) - len(order) % self.bs if self.drop_last else len(order)
+        step = self.bs * self.num_workers
+        return (order[start : start + self.bs] for start in range(self.offs * self.bs, stop, step))
+
+    def create_batches(self, samps: Iterator[NDArray[np.int64]]) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the batch of each array of indices."""
+        items = self.dataset.items
+        if isinstance(items, np.ndarray) and np.issubdtype(items.dtype, np.integer):
+            yield from (self._take(items[indices]) for indices in samps)
+        else:  # a test_dl of files or arrays, which are loaded one at a time
+            for indices in samps:
+                yield self.do_batch([self.do_item(int(index)) for index in indices])
+
+    def _take(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """Return the images of some rows and, unless the loader has no labels, their points."""
+        batch = []
+        for pipeline in self.dataset.tls:
+            load = next(step for step in pipeline.tfms.fs if isinstance(step, (LoadImage, LoadPoints)))
+            kind = TensorImage if isinstance(load, LoadImage) else TensorPoint
+            batch.append(kind(load.take(rows)))
+        return tuple(batch)
+
+    def chunkify(self, b: Any) -> Any:
+        """Return the batches unchanged, because `sample` has already formed them."""
+        return b
+
+
+def image_block(dataset: LandmarkDataset, channels: int, size: int) -> TransformBlock:
+    """Return the block of the images: bytes in memory, floats of the input size on the device."""
+    return TransformBlock(
+        type_tfms=LoadImage(dataset, channels),
+        batch_tfms=[IntToFloatTensor(), ResizeToInput(size)],
+        dl_type=BatchedIndexLoader,
+    )
+
+
+def point_block(dataset: LandmarkDataset, size: int) -> TransformBlock:
+    """Return the block of the points; unlike fastai's PointBlock, exact to the half pixel and with NaN."""
+    return TransformBlock(type_tfms=LoadPoints(dataset), batch_tfms=NormalizePoints(size))
+
+
+def build_dataloaders(
+    dataset: LandmarkDataset,
+    split: Split,
+    config: TrainConfig,
+    statistics: PixelStatistics,
+    *,
+    path: Path,
+    device: torch.device,
+) -> DataLoaders:
+    """Build the DataLoaders of training and validation.
+
+    Parameters
+    ----------
+    dataset, split
+        The rows, and which of them train and validate.
+    config
+        Determines input size, augmentation, batch size, multiplier and workers.
+    statistics
+        Normalization of the pixels; also determines the number of channels.
+    path
+        `Learner.path` of fastai: the folder that `export` writes to.
+    device
+        Device of the batches.
+
+    Returns
+    -------
+    DataLoaders
+        Batches of (TensorImage (B, C, S, S), TensorPoint (B, K, 2)), both normalized.
+
+    Raises
+    ------
+    UserError
+        If a batch would be a single row that is too small for batch normalization, or `two_protocols` is set
+        but all rows are complete or all are incomplete.
+    """
+    size = config.model.input_size
+    batch_size = _batch_size(split, config)
+    block = DataBlock(
+        blocks=(image_block(dataset, statistics.channels, size), point_block(dataset, size)),
+        get_items=lambda dataset: np.arange(len(dataset)),
+        splitter=lambda items: (split.train, split.valid),
+        batch_tfms=[
+            *_batch_augmentation(dataset, split, config),
+            Normalize.from_stats(list(statistics.mean), list(statistics.std), cuda=False),
+        ],
+    )
+    dls = block.dataloaders(
+        dataset,
+        path=path,
+        bs=batch_size,
+        val_bs=128,
+        device=device,
+        num_workers=config.training.workers,
+        dl_kwargs=[{"multiplier": config.data.multiplier, "n": None}, {}],
+    )
+    for loader in dls.loaders:  # fastai has only seen row numbers; `test_dl` accepts what LoadImage accepts
+        loader.dataset.tls[0].types[0] = ITEM_TYPES
+    return dls
+
+
+def _batch_size(split: Split, config: TrainConfig) -> int:
+    """Return the batch size, which is at most the number of rows per epoch."""
+    per_epoch = len(split.train) * config.data.multiplier
+    batch_size = min(config.training.batch_size, per_epoch)
+    size = config.model.input_size
+    if batch_size == 1 and size <= 32:  # the last stage is 1 x 1: batch normalization sees one value
+        raise UserError(
+            f"training.batch_size: a batch of one row cannot be trained on at {size} px; at least 2 rows per"
+            f" batch are needed, and at least 2 training rows (there are {per_epoch})"
+        )
+    return batch_size
+
+
+def _batch_augmentation(
+    dataset: LandmarkDataset, split: Split, config: TrainConfig
+) -> list[SplitProtocols | AugmentBatch]:
+    """Return the transforms of training batches, with the flip index of the labels they see."""
+    flip_index = dataset.schema.flip_index
+    if not config.model.two_protocols:
+        return [AugmentBatch(config.augment, config.model.input_size, flip_index)]
+    complete = int(dataset.complete[split.train].sum())
+    if complete in (0, len(split.train)):
+        raise UserError(
+            f"model.two_protocols: {complete:,} of {len(split.train):,} training rows are complete, so there"
+            " is only one annotation protocol; set it to false"
+        )
+    both = (*flip_index, *(index + len(flip_index) for index in flip_index))
+    return [SplitProtocols(), AugmentBatch(config.augment, config.model.input_size, both)]
+
+
+# the loader uses this name-mangled attribute of fastai: if it is renamed, fail at import and not in an epoch
+assert "_DataLoader__idxs" in DataLoader.__iter__.__code__.co_names

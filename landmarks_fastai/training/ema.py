@@ -1,0 +1,76 @@
+"""The exponential moving average (EMA) of the weights, which is evaluated and saved."""
+
+from __future__ import annotations
+
+import torch
+from fastai.callback.core import Callback
+from fastai.learner import Learner
+from torch import Tensor
+
+from landmarks_fastai.training.callbacks import find_callback
+
+
+class ExponentialMovingAverage(Callback):
+    """Average the weights over the iterations and validate the average (Polyak & Juditsky 1992).
+
+    Parameters
+    ----------
+    decay
+        Fraction of the average that is kept at each iteration; less in the first iterations, so that the
+        random initial weights are soon forgotten.
+
+    Attributes
+    ----------
+    average
+        The averaged state dict; None before the first fit. A checkpoint restores it.
+    """
+
+    order = 70
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.average: dict[str, Tensor] | None = None
+        self.trained: dict[str, Tensor] | None = None
+
+    def before_fit(self) -> None:
+        """Start from the current weights, unless a checkpoint has restored an average."""
+        if self.average is None:
+            self.average = _copy_state(self.model)
+
+    @torch.no_grad()
+    def after_batch(self) -> None:
+        """Move the average towards the current weights."""
+        if not self.training or self.average is None:
+            return
+        iterations = self.train_iter  # TrainEvalCallback has already counted this batch
+        decay = min(self.decay, (1 + iterations) / (10 + iterations))
+        for name, value in self.model.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def before_validate(self) -> None:
+        """Load the average into the model."""
+        assert self.average is not None
+        self.trained = _copy_state(self.model)
+        self.model.load_state_dict(self.average)
+
+    def after_validate(self) -> None:
+        """Load the trained weights back into the model."""
+        if self.trained is not None:
+            self.model.load_state_dict(self.trained)
+            self.trained = None
+
+
+def _copy_state(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def evaluated_weights(learn: Learner) -> dict[str, Tensor]:
+    """Return the state dict that validation used: the average if there is one, else the weights."""
+    ema = find_callback(learn, ExponentialMovingAverage)
+    if ema is not None and ema.average is not None:
+        return ema.average
+    weights: dict[str, Tensor] = learn.model.state_dict()
+    return weights

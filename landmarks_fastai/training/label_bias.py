@@ -1,0 +1,47 @@
+"""Estimating the label bias, the horizontal offset of labels that breaks under mirroring."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from fastai.callback.core import Callback
+from torch import Tensor
+
+from landmarks_fastai.training.augmentation import AugmentBatch
+
+
+class EstimateLabelBias(Callback):
+    """Estimate during training how far labels lie to the right of the true positions.
+
+    Trackers and annotators often place all landmarks a little to one side. A network learns this offset from
+    the original images and unlearns it from their mirror images: relative to the labels, its predictions are
+    too far left in the former and too far right in the latter. Half the difference of the two mean errors is
+    what `AugmentBatch.label_bias` still lacks.
+
+    Parameters
+    ----------
+    augment
+        Mirrors the images of each batch; its `label_bias` is updated.
+    """
+
+    order = 20
+    run_valid = False
+
+    RATE = 0.02
+    """Fraction of each batch's correction that is applied: averages noise, and settles within an epoch."""
+
+    def __init__(self, augment: AugmentBatch) -> None:
+        self.augment = augment
+
+    @torch.no_grad()
+    def after_pred(self) -> None:
+        """Compare the errors on mirrored images with those on the others."""
+        mirrored = self.augment.mirrored
+        if mirrored.all() or not mirrored.any():
+            return
+        errors = (self.learn.pred[..., 0] - self.learn.y[..., 0]).as_subclass(Tensor).float()
+        difference = float(errors[mirrored].nanmean() - errors[~mirrored].nanmean())
+        correction = difference / 4  # half of it, as a fraction of the side, which is 2
+        if math.isfinite(correction):
+            self.augment.label_bias += self.RATE * correction

@@ -1,0 +1,166 @@
+"""Reporting the progress of a run: to the user through a `Reporter`, and to history.csv."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+from fastai.callback.core import Callback
+
+from landmarks_fastai.utils.files import write_text
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run is going to do, known before its first epoch.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    source
+        The data set, as the config names it.
+    rows, landmarks
+        Number of rows and of landmarks.
+    train_rows, valid_rows
+        Number of rows on each side of the split.
+    split
+        "grouped" or "random".
+    groups
+        Number of groups of rows that the split keeps together; equal to `rows` if it is random.
+    fold, folds
+        Which fold of how many is trained; None without cross-validation.
+    arch, head
+        Names of the backbone and the head.
+    input_size, channels
+        Side of the network input in pixels; 1 for gray, 3 for RGB.
+    parameters
+        Number of trained parameters.
+    init_from
+        The model whose weights the run starts from, as the config names it; None if there is none.
+    device, precision
+        torch names of the device and of the dtype of the forward pass: "cuda:0", "bfloat16".
+    epochs, epochs_done
+        Number of epochs, and how many of them a resumed run has already done.
+    batch_size
+        Rows per iteration.
+    """
+
+    folder: Path
+    source: str
+    rows: int
+    landmarks: int
+    train_rows: int
+    valid_rows: int
+    split: str
+    groups: int
+    fold: int | None
+    folds: int | None
+    arch: str
+    head: str
+    input_size: int
+    channels: int
+    parameters: int
+    init_from: str | None
+    device: str
+    precision: str
+    epochs: int
+    epochs_done: int
+    batch_size: int
+
+
+class Reporter(Protocol):
+    """Receives the progress of a run: the command line shows it, tests record it."""
+
+    def start(self, summary: RunSummary) -> None:
+        """Receive the summary of a run that is about to train; of each fold in a cross-validation."""
+
+    def note(self, text: str) -> None:
+        """Receive a message about the run."""
+
+    def batch(self, done: int, total: int, loss: float, lr: float) -> None:
+        """Receive an iteration: how many of how many are done, its loss and its learning rate."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Receive an epoch: the row of history.csv."""
+
+
+class SilentReporter:
+    """A `Reporter` that discards everything."""
+
+    def start(self, summary: RunSummary) -> None:
+        """Discard the summary."""
+
+    def note(self, text: str) -> None:
+        """Discard the message."""
+
+    def batch(self, done: int, total: int, loss: float, lr: float) -> None:
+        """Discard the iteration."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Discard the epoch."""
+
+
+class EpochLog(Callback):
+    """Keep the row of each epoch in `rows`, and report every batch and epoch.
+
+    Parameters
+    ----------
+    reporter
+        Receives batches and epochs.
+    """
+
+    order = 55  # after fastai's Recorder, before the callbacks that write the rows
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self.rows: list[dict[str, float]] = []
+
+    def before_epoch(self) -> None:
+        """Reset the sum of the training loss."""
+        self.started, self.loss_sum, self.batches = time.perf_counter(), 0.0, 0
+
+    def after_batch(self) -> None:
+        """Add the training loss and report the batch."""
+        if self.training:
+            loss, lr = float(self.loss.detach()), float(self.opt.hypers[-1]["lr"])
+            self.loss_sum += loss
+            self.batches += 1
+            self.reporter.batch(self.train_iter, self.n_iter * self.n_epoch, loss, lr)
+
+    def after_epoch(self) -> None:
+        """Append the row and report the epoch."""
+        row = {
+            "epoch": self.epoch + 1,
+            "train_loss": self.loss_sum / max(self.batches, 1),
+            "valid_loss": float(self.recorder.loss.value),
+            **{metric.name: float(metric.value) for metric in self.metrics},
+            "lr": float(self.opt.hypers[-1]["lr"]),
+            "seconds": round(time.perf_counter() - self.started, 2),
+        }
+        self.rows.append(row)
+        self.reporter.epoch(row)
+
+
+class WriteHistory(Callback):
+    """Write the rows of the `EpochLog` to a CSV after each epoch.
+
+    Parameters
+    ----------
+    log
+        Holds the rows.
+    path
+        The CSV file.
+    """
+
+    order = 57
+
+    def __init__(self, log: EpochLog, path: Path) -> None:
+        self.log, self.path = log, path
+
+    def after_epoch(self) -> None:
+        """Write the whole file, so that it never ends in half a row."""
+        write_text(self.path, pd.DataFrame(self.log.rows).to_csv(index=False))

@@ -1,0 +1,122 @@
+"""The results of a run: evaluates the trained learner and writes scores, plots, models and the model card."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from fastai.learner import Learner
+from torch import Tensor
+
+from landmarks_fastai.data.dataset import LandmarkDataset
+from landmarks_fastai.data.splits import Split
+from landmarks_fastai.evaluation.calibration import confidence_from_scale, fit_scale_factor
+from landmarks_fastai.evaluation.report import Report, evaluate_dataset
+from landmarks_fastai.export.onnx import export_onnx
+from landmarks_fastai.landmarks import Landmarks
+from landmarks_fastai.model_files.header import MODEL_NAME, ModelHeader
+from landmarks_fastai.model_files.saving import save_model
+from landmarks_fastai.networks.coordinates import denormalize_points
+from landmarks_fastai.training.learner import get_augmentation
+from landmarks_fastai.training.model_card import model_card
+from landmarks_fastai.training.run_folder import (
+    CARD_NAME,
+    CURVES_NAME,
+    METRICS_NAME,
+    ONNX_NAME,
+    PICKLE_NAME,
+    SAMPLES_NAME,
+    describe_data,
+)
+from landmarks_fastai.utils.files import atomic_write, write_json, write_text
+from landmarks_fastai.visualization.plots import plot_history
+from landmarks_fastai.visualization.saving import save_png
+from landmarks_fastai.visualization.sheets import evaluation_sheet
+
+SAMPLES_SHOWN = 16
+
+
+def write_results(
+    learn: Learner, dataset: LandmarkDataset, split: Split, folder: Path, history: list[dict[str, float]]
+) -> Report:
+    """Evaluate a learner on the validation rows and write the results into its run folder.
+
+    Parameters
+    ----------
+    learn
+        The learner with the weights to evaluate; its model is moved to the CPU.
+    dataset, split
+        The rows, and which of them validate.
+    folder
+        The run folder.
+    history
+        Rows of the `EpochLog`.
+
+    Returns
+    -------
+    Report
+        Scores on the validation rows.
+
+    Raises
+    ------
+    UserError
+        If the model has diverged, so that a prediction is not a number.
+    RunError
+        If a file cannot be written, or the ONNX export fails.
+    """
+    valid = dataset.subset(split.valid)
+    predicted = predict_validation(learn, dataset)
+    # scales learned from training rows are too small for unseen identities
+    factor = fit_scale_factor(predicted.points, valid.points, predicted.scales)
+    predicted = _calibrate(predicted, factor, dataset.size)
+    report = evaluate_dataset(predicted, valid)
+    metrics = report.to_dict()
+    write_json(folder / METRICS_NAME, {"faces": "validation", **metrics})
+    if history:
+        save_png(folder / CURVES_NAME, plot_history(pd.DataFrame(history)))
+    shown = np.linspace(0, len(valid) - 1, min(SAMPLES_SHOWN, len(valid))).astype(np.int64)
+    save_png(folder / SAMPLES_NAME, evaluation_sheet(valid, predicted, report.nme, shown))
+    learn.header = {
+        **learn.header,
+        "metrics": metrics["overall"],
+        "scale_factor": factor,
+        "label_bias": round(get_augmentation(learn.dls).label_bias, 6),
+    }
+    header = ModelHeader.from_dict(learn.header, folder / MODEL_NAME)
+    write_models(learn, header, folder)
+    write_text(folder / CARD_NAME, model_card(header, report, describe_data(dataset, split)))
+    return report
+
+
+def predict_validation(learn: Learner, dataset: LandmarkDataset) -> Landmarks:
+    """Predict the validation rows, in pixels of the data set's images, with uncalibrated scales."""
+    normalized, _ = learn.get_preds(ds_idx=1)
+    output = normalized.as_subclass(Tensor).float()
+    predicted = Landmarks.from_points(
+        denormalize_points(output[..., :2], dataset.size).numpy(), dataset.schema
+    )
+    if output.shape[-1] == 2:
+        return predicted
+    return replace(predicted, scales=output[..., 2].exp().numpy() * np.float32(dataset.size))
+
+
+def _calibrate(predicted: Landmarks, factor: float, size: int) -> Landmarks:
+    """Multiply the scales by the calibration factor, and compute the confidence from them."""
+    scales = factor * predicted.scales
+    return replace(
+        predicted, scales=scales, confidence=confidence_from_scale(scales, size).astype(np.float32)
+    )
+
+
+def write_models(learn: Learner, header: ModelHeader, folder: Path) -> None:
+    """Write the model as safetensors, as fastai's pickle and as ONNX."""
+    learn.model.cpu().eval().to(memory_format=torch.contiguous_format)
+    save_model(folder / MODEL_NAME, learn.model.state_dict(), header)
+    for metric in learn.metrics:  # the exported learner need not include the validation points
+        metric.reset()
+    with atomic_write(folder / PICKLE_NAME) as partial:
+        learn.export(partial.absolute())
+    export_onnx(learn.model, header, folder / ONNX_NAME)

@@ -1,0 +1,164 @@
+"""fastai transforms of the data block: loading rows, resizing, and normalizing points.
+
+Points are pixels of the image up to `NormalizePoints`, the last step, whose `decodes` maps them back.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.vision.all import (
+    DisplayedTransform,
+    ItemTransform,
+    PILImage,
+    TensorImage,
+    TensorPoint,
+    Transform,
+)
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from landmarks_fastai.data.dataset import LandmarkDataset
+from landmarks_fastai.geometry import center_crop, extract_crop
+from landmarks_fastai.networks.coordinates import denormalize_points, normalize_points
+from landmarks_fastai.utils.images import read_image
+
+
+class _DatasetTransform(Transform):
+    """Transform that reads rows of a data set, which an exported learner does not include."""
+
+    def __init__(self, dataset: LandmarkDataset) -> None:
+        super().__init__()
+        self._dataset: LandmarkDataset | None = dataset
+
+    @property
+    def dataset(self) -> LandmarkDataset:
+        """The data set; missing in an exported learner."""
+        assert self._dataset is not None, "an exported learner does not include its data set"
+        return self._dataset
+
+    def take(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the values of some rows as one batch."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the data set out of an exported learner."""
+        return {**self.__dict__, "_dataset": None}
+
+
+class LoadImage(_DatasetTransform):
+    """Load a row of the data set, or any other image, as (C, S, S) uint8.
+
+    Parameters
+    ----------
+    dataset
+        Its `size` is S.
+    channels
+        C, 1 for gray or 3 for RGB.
+    """
+
+    def __init__(self, dataset: LandmarkDataset, channels: int) -> None:
+        super().__init__(dataset)
+        self.size, self.channels = dataset.size, channels
+
+    def encodes(self, item: object) -> TensorImage:
+        """Return the image of a row number, or the center crop of a path, PIL image or array."""
+        if isinstance(item, Integral):
+            return TensorImage(self.take(np.array([int(item)]))[0])
+        pixels = read_image(item) if isinstance(item, (str, Path)) else _to_pixels(item)
+        height, width = pixels.shape[:2]
+        crop = extract_crop(pixels, center_crop(width, height), self.size, self.channels)
+        return TensorImage(torch.from_numpy(crop.transpose(2, 0, 1).copy()))
+
+    def take(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return (B, C, S, S) uint8 images; gray is repeated if the network takes RGB."""
+        images = torch.from_numpy(self.dataset.images[rows]).permute(0, 3, 1, 2)
+        return images.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else images
+
+
+def _to_pixels(item: object) -> NDArray[np.uint8]:
+    """Return a PIL image or array as upright (H, W) or (H, W, 3) uint8."""
+    image = item if isinstance(item, Image.Image) else PILImage.create(item)
+    upright = ImageOps.exif_transpose(image)
+    return np.asarray(upright if upright.mode in ("L", "RGB") else upright.convert("RGB"))
+
+
+class LoadPoints(_DatasetTransform):
+    """Load the points of a row of the data set, (K, 2) in pixels of its image, NaN where unlabeled."""
+
+    def encodes(self, row: int) -> TensorPoint:
+        """Return the points of a row number."""
+        return TensorPoint(self.take(np.array([row]))[0])
+
+    def take(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return (B, K, 2) points."""
+        return torch.from_numpy(self.dataset.points[rows])
+
+
+class SplitProtocols(ItemTransform):
+    """Assign complete and incomplete rows to two annotation protocols: (B, K, 2) labels become (B, 2 K, 2).
+
+    The first K are the labels of complete rows and NaN elsewhere, the other K those of incomplete rows, so
+    that a network with 2 K outputs learns each protocol from the rows labeled under it.
+    """
+
+    order = 19  # before augmentation, which makes rows incomplete when landmarks leave the image
+    split_idx = 0
+
+    def encodes(self, batch: Any) -> Any:
+        """Split the labels of (images, points)."""
+        images, points = batch
+        labels = points.as_subclass(Tensor)
+        incomplete = labels.isnan().any(-1).any(-1)[:, None, None]
+        by_protocol = [labels.masked_fill(incomplete, math.nan), labels.masked_fill(~incomplete, math.nan)]
+        return images, TensorPoint(torch.cat(by_protocol, 1))
+
+
+class ResizeToInput(ItemTransform):
+    """Resize images and points to the input size of the network, if augmentation has not done so."""
+
+    order = 30
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def encodes(self, batch: Any) -> Any:
+        """Resize as Pillow does: bilinear, antialiased, with the edges of the image aligned."""
+        image, *points = batch
+        scale = self.size / image.shape[-1]
+        if scale == 1:
+            return batch
+        resized = functional.interpolate(
+            image.as_subclass(Tensor), size=(self.size,) * 2, mode="bilinear", antialias=True
+        )
+        return (TensorImage(resized), *(TensorPoint((part + 0.5) * scale - 0.5) for part in points))
+
+
+class NormalizePoints(DisplayedTransform):
+    """Map pixels to normalized coordinates, in which the edges of the image are -1 and 1, and back.
+
+    fastai's PointScaler maps the center of pixel 0 to -1, which is half a pixel off from what affine warps
+    do.
+    """
+
+    order = 40
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def encodes(self, points: TensorPoint) -> TensorPoint:
+        """Map pixels of the network input to normalized coordinates."""
+        return TensorPoint(normalize_points(points, self.size))
+
+    def decodes(self, points: TensorPoint) -> TensorPoint:
+        """Map normalized coordinates to pixels of the network input."""
+        return TensorPoint(denormalize_points(points, self.size))

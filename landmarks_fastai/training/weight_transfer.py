@@ -1,0 +1,211 @@
+"""Weight transfer: initializing a network from another model (`model.init_from`), as far as they agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.learner import Learner
+from torch import Tensor, nn
+
+from landmarks_fastai.config.options import TrainConfig
+from landmarks_fastai.data.dataset import LandmarkDataset
+from landmarks_fastai.data.splits import Split
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.model_files.discovery import resolve_model
+from landmarks_fastai.model_files.loading import LoadedModel, open_model
+from landmarks_fastai.model_files.run_marker import CONFIG_NAME, DATA_NAME
+from landmarks_fastai.training.callbacks import find_callback
+from landmarks_fastai.training.label_bias import EstimateLabelBias
+from landmarks_fastai.utils.files import read_json
+
+STEM = "0.0.weight"
+"""State dict name of the first convolution."""
+
+BACKBONE = "0."
+"""Prefix of the state dict names of the backbone."""
+
+BLOCK = re.compile(r"0\.[4-7]\.\d+\.")
+"""Prefix of the state dict names of one block of one stage."""
+
+LAST_NORMS = ("bn2", "bn3")
+"""Last normalization of the residual branch of a block: bn3 in a bottleneck, else bn2."""
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def transfer_weights(
+    network: nn.Module, weights: Mapping[str, Tensor], *, same_landmarks: bool, n_landmarks: int
+) -> None:
+    """Load the weights of another network where they fit.
+
+    Backbone: its blocks must be of the same kind, and it may have more of them in a stage. Additional blocks
+    are initialized as identities, so that the network predicts what the other does (Chen et al. 2016,
+    "Net2Net"). The stem is summed over its channels, or divided among them, between gray and RGB.
+
+    Head: all layers with the same names and shapes are loaded; those with one output per landmark only if the
+    landmarks are the same.
+
+    Parameters
+    ----------
+    network
+        The network to initialize, from `build_network`.
+    weights
+        State dict of the other network.
+    same_landmarks
+        Whether both predict the same landmarks in the same order.
+    n_landmarks
+        Number of landmarks of the other network.
+
+    Raises
+    ------
+    UserError
+        If the other backbone has blocks of another kind, or more of them.
+    """
+    state = network.state_dict()
+    skipped = _skipped_layers(state, weights, same_landmarks, n_landmarks)
+    for name, tensor in weights.items():
+        fits = name in state and state[name].shape == tensor.shape
+        if name == STEM and name in state:
+            state[name] = _adapt_stem(tensor, state[name].shape[1])
+        elif name.startswith(BACKBONE):
+            if not fits:
+                raise UserError(
+                    "its backbone is of another kind, or deeper; choose a model with the same kind of blocks"
+                    " and no more layers"
+                )
+            state[name] = tensor
+        elif name in state and _layer(name) not in skipped:
+            state[name] = tensor
+    for block in _blocks(state) - _blocks(weights):
+        norm = max(block + name for name in LAST_NORMS if f"{block}{name}.weight" in state)
+        for parameter in ("weight", "bias"):
+            state[f"{norm}.{parameter}"] = torch.zeros_like(state[f"{norm}.{parameter}"])
+    network.load_state_dict(state)
+
+
+def _skipped_layers(
+    state: Mapping[str, Tensor], weights: Mapping[str, Tensor], same_landmarks: bool, n_landmarks: int
+) -> set[str]:
+    """Return the layers that are not loaded; a layer is loaded whole or not at all."""
+    differing = {name for name in state if name not in weights or weights[name].shape != state[name].shape}
+    skipped = {_layer(name) for name in differing | (weights.keys() - state.keys())}
+    if not same_landmarks:  # outputs per landmark: 1 (heatmap, scale), 2 (x and y), and twice for protocols
+        sizes = {n_landmarks, 2 * n_landmarks, 4 * n_landmarks}
+        skipped |= {_layer(name) for name, tensor in weights.items() if tensor.ndim and len(tensor) in sizes}
+    return skipped
+
+
+def _blocks(names: Mapping[str, Tensor]) -> set[str]:
+    return {match[0] for match in map(BLOCK.match, names) if match}
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _adapt_stem(stem: Tensor, channels: int) -> Tensor:
+    """Convert a (64, C, 7, 7) stem to `channels` so that its output on gray images stays the same."""
+    if stem.shape[1] == channels:
+        return stem
+    return stem.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels
+
+
+# --- the model that a run is initialized from ----------------------------------------------------
+
+
+def find_initial_model(init_from: str) -> Path:
+    """Return the model file that `model.init_from` names.
+
+    Raises
+    ------
+    UserError
+        If there is none, or it is not a safetensors file.
+    """
+    try:
+        path = resolve_model(init_from)
+    except UserError as error:
+        raise UserError(f"model.init_from: {error}") from error
+    if path.suffix.lower() != ".safetensors":
+        raise UserError(
+            f"model.init_from {init_from}: only safetensors files can be used; name a .safetensors"
+        )
+    return path
+
+
+def open_initial_model(config: TrainConfig) -> LoadedModel | None:
+    """Open the model that `model.init_from` names; None if it is unset."""
+    return None if config.model.init_from is None else open_model(find_initial_model(config.model.init_from))
+
+
+def initialize_learner(learn: Learner, model: LoadedModel, dataset: LandmarkDataset) -> None:
+    """Load the weights of another model into a learner, and its label bias if the landmarks are the same.
+
+    Raises
+    ------
+    UserError
+        If the backbones do not fit, see `transfer_weights`.
+    """
+    assert model.network is not None, "a safetensors file has a network"
+    names = model.header.landmark_schema.names
+    same = names == dataset.schema.names
+    try:
+        transfer_weights(learn.model, model.network.state_dict(), same_landmarks=same, n_landmarks=len(names))
+    except UserError as error:
+        raise UserError(f"model.init_from {model.path}: {error}") from error
+    bias = find_callback(learn, EstimateLabelBias)
+    if same and bias is not None:
+        bias.augment.label_bias = model.header.label_bias
+
+
+def check_initial_model(
+    model: LoadedModel, config: TrainConfig, dataset: LandmarkDataset, split: Split
+) -> str | None:
+    """Check that a model was not trained on rows that validate the new run.
+
+    Returns
+    -------
+    str or None
+        A warning if this is not known; None if it was trained on none of them.
+
+    Raises
+    ------
+    UserError
+        If it was trained on some of them.
+    """
+    unknown = (
+        f"it is not known whether {model.path} was trained on rows that validate this run; if so, the"
+        " validation scores are too good"
+    )
+    data = _read_data_description(model.path)
+    if data is None or model.header.config.get("model", {}).get("init_from") is not None:
+        return unknown
+    if data["sha256"] != dataset.digest:
+        return None
+    other_limit = config.data.limit is not None and model.header.config.get("seed") != config.seed
+    if data.get("corrections") != dataset.corrections or data["rows"] != len(dataset) or other_limit:
+        return unknown  # row numbers of the two runs do not correspond
+    seen = np.intersect1d(data["split"]["train"], split.valid)
+    if len(seen):
+        raise UserError(
+            f"model.init_from {model.path}: it was trained on {len(seen):,} of the {len(split.valid):,} rows"
+            " that validate this run; split the data as it did (same seed, split and valid_fraction)"
+        )
+    return None
+
+
+def _read_data_description(model: Path) -> dict[str, Any] | None:
+    """Return the data.json of the run of a model file; None if there is none or it is invalid."""
+    path = model.parent / DATA_NAME
+    if not path.is_file() or not (model.parent / CONFIG_NAME).is_file():
+        return None
+    try:
+        data = read_json(path)
+        return data if {"sha256", "rows"} <= data.keys() and "train" in data["split"] else None
+    except (UserError, KeyError, TypeError):
+        return None

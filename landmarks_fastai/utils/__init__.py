@@ -1,0 +1,1 @@
+"""Helpers without knowledge of landmarks: files, images, CSV, downloads, interrupts, messages."""

@@ -1,0 +1,1 @@
+"""Drawing landmarks on images, contact sheets and plots, all in one style."""

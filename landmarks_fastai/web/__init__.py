@@ -1,0 +1,1 @@
+"""The web page on which landmarks are predicted in a photo or a video."""

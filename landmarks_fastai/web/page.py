@@ -1,0 +1,288 @@
+"""The layout of the page and its reactions to the user."""
+
+from __future__ import annotations
+
+import html
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from landmarks_fastai.errors import LandmarksError
+from landmarks_fastai.web.examples import example_photos, example_video
+from landmarks_fastai.web.service import COLUMNS, LandmarkService, Result
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+KEEP_SECONDS = 3600
+"""Seconds after which uploads and results are deleted while the server runs."""
+
+MAX_QUEUED = 16
+"""Maximum number of waiting requests; gradio answers more of them with "queue is full"."""
+
+QUEUE = "service"
+"""Requests of both tabs wait in one queue, since the service processes one at a time."""
+
+HEADER = """
+<h1>landmarks-fastai</h1>
+<p>Predict landmarks in photos and videos. Files stay on this machine.</p>
+"""
+
+PHOTO_PROMPT = "Upload a photo, take one, or choose an example."
+VIDEO_PROMPT = "Upload a video, record one, or choose the example; then press the button."
+
+NoteKind = Literal["status", "warning", "problem"]
+
+
+def build_page(service: LandmarkService, folder: Path) -> gr.Blocks:
+    """Return the page.
+
+    Parameters
+    ----------
+    service
+        Predicts what the page shows.
+    folder
+        Existing folder for the examples and, while a request is processed, its results.
+    """
+    import gradio as gr
+
+    page = gr.Blocks(
+        title="landmarks-fastai",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(KEEP_SECONDS // 6, KEEP_SECONDS),
+    )
+    with page:
+        gr.HTML(HEADER, elem_id="header", elem_classes="plain")
+        model = _model_choice(service)
+        with gr.Tab("Photo"):
+            _photo_tab(service, model, folder)
+        with gr.Tab("Video"):
+            _video_tab(service, model, folder)
+    page.queue(max_size=MAX_QUEUED)
+    return page
+
+
+def _model_choice(service: LandmarkService) -> gr.Dropdown:
+    """Lay out the choice of the model, and below it the warning of the chosen model."""
+    import gradio as gr
+
+    model = gr.Dropdown(service.models, value=service.models[0], label="Model", elem_id="model")
+    first = _model_note(service, service.models[0])
+    note = gr.HTML(first, visible=bool(first), elem_id="model-note", elem_classes="plain")
+
+    def update(name: str) -> gr.HTML:
+        text = _model_note(service, name)
+        return gr.HTML(text, visible=bool(text))
+
+    model.change(update, model, note, queue=False, show_progress="hidden", api_visibility="private")
+    return model
+
+
+def _photo_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> None:
+    """Lay out the tab for photos; a new photo and another model start the prediction at once."""
+    import gradio as gr
+
+    with gr.Row():
+        with gr.Column():
+            photo = gr.Image(
+                label=f"Photo, up to {service.limits.megabytes:g} MB",
+                sources=["upload", "webcam", "clipboard"],
+                type="filepath",
+                image_mode=None,
+                height=340,
+                buttons=[],
+                # a mirrored face would exchange the landmarks of the subject's left and right
+                webcam_options=gr.WebcamOptions(mirror=False),
+                elem_id="photo",
+            )
+            _examples(photo, example_photos(folder))
+        with gr.Column():
+            note = gr.HTML(_note(PHOTO_PROMPT), elem_id="photo-note", elem_classes="plain")
+            with gr.Column(visible=False) as results:
+                drawing = gr.Image(
+                    label="Landmarks",
+                    type="filepath",
+                    format="png",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="photo-drawing",
+                )
+                files = _downloads("Image", "CSV", "JSON")
+                table = gr.HTML(elem_id="photo-table", elem_classes="plain")
+
+    def predict(upload: dict[str, Any] | None, name: str) -> Iterator[dict[Any, Any]]:
+        if upload is None:
+            yield {note: _note(PHOTO_PROMPT), results: gr.Column(visible=False)}
+            return
+        path = Path(upload["path"])
+        yield {note: _note(f"{path.name}: predicting …")}
+        # gradio copies the files of a yielded update before it resumes the generator
+        with tempfile.TemporaryDirectory(dir=folder) as out:
+            result = _run_or_explain(lambda: service.predict_photo(path, name, Path(out)))
+            yield {
+                **_result_updates(result, note, results, drawing, files),
+                table: _html_table(result.rows),
+            }
+
+    gr.on(
+        [photo.change, model.change],
+        predict,
+        [photo, model],
+        [note, results, drawing, *files, table],
+        # gradio's preprocessing would decode the image, and name its temporary copy in error messages
+        preprocess=False,
+        show_progress="hidden",
+        concurrency_id=QUEUE,
+        concurrency_limit=1,
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+
+
+def _video_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> None:
+    """Lay out the tab for videos; they take longer, so a button starts the prediction."""
+    import gradio as gr
+
+    with gr.Row():
+        with gr.Column():
+            video = gr.Video(
+                label=f"Video, up to {service.limits.seconds:g} s and {service.limits.megabytes:g} MB",
+                sources=["upload", "webcam"],
+                include_audio=False,
+                buttons=[],
+                webcam_options=gr.WebcamOptions(mirror=False),
+                elem_id="video",
+            )
+            start = gr.Button("Predict landmarks", variant="primary", interactive=False)
+            _examples(video, [example_video(folder)])
+        with gr.Column():
+            note = gr.HTML(_note(VIDEO_PROMPT), elem_id="video-note", elem_classes="plain")
+            with gr.Column(visible=False) as results:
+                drawing = gr.Video(label="Landmarks", interactive=False, buttons=[], elem_id="video-drawing")
+                files = _downloads("Video", "CSV", "JSON")
+
+    def predict(
+        upload: dict[str, Any] | None,
+        name: str,
+        bar: gr.Progress = gr.Progress(),  # noqa: B008  gradio recognizes it by its default value
+    ) -> Iterator[dict[Any, Any]]:
+        if upload is None:
+            yield {note: _note(VIDEO_PROMPT)}
+            return
+
+        def progress(done: int, expected: int | None) -> None:
+            if expected is None:
+                bar((done, None), unit="frames")
+            else:
+                bar(min(1.0, done / expected), desc=f"Frame {done:,} of {expected:,}")
+
+        path = Path(upload["path"])
+        with tempfile.TemporaryDirectory(dir=folder) as out:
+            result = _run_or_explain(lambda: service.predict_video(path, name, Path(out), progress))
+            yield _result_updates(result, note, results, drawing, files)
+
+    start.click(
+        predict,
+        [video, model],
+        [note, results, drawing, *files],
+        preprocess=False,
+        show_progress_on=[note],
+        concurrency_id=QUEUE,
+        concurrency_limit=1,
+        api_visibility="private",
+    )
+    video.change(
+        lambda upload: {
+            start: gr.Button(interactive=upload is not None),
+            note: _note(VIDEO_PROMPT),
+            results: gr.Column(visible=False),
+        },
+        video,
+        [start, note, results],
+        preprocess=False,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _examples(target: gr.Image | gr.Video, paths: Sequence[Path]) -> None:
+    """Lay out examples that are loaded into `target` by a click."""
+    import gradio as gr
+
+    gr.Examples(
+        [str(path) for path in paths],
+        target,
+        label="Examples",
+        cache_examples=False,
+        api_visibility="private",
+    )
+
+
+def _downloads(*names: str) -> list[gr.DownloadButton]:
+    """Lay out a row of download buttons: for the drawing, the CSV and the JSON of a result."""
+    import gradio as gr
+
+    with gr.Row():
+        return [gr.DownloadButton(name, size="sm", min_width=90) for name in names]
+
+
+def _run_or_explain(predict: Callable[[], Result]) -> Result:
+    """Return the result of `predict`, or the message of its error as a result.
+
+    The traceback of an internal error is printed in the terminal.
+    """
+    try:
+        return predict()
+    except LandmarksError as error:
+        return Result(str(error))
+    except Exception as error:
+        traceback.print_exception(error)
+        return Result(f"internal error: {type(error).__name__}; the terminal shows the traceback")
+
+
+def _result_updates(
+    result: Result,
+    note: gr.HTML,
+    results: gr.Column,
+    drawing: gr.Image | gr.Video,
+    files: Sequence[gr.DownloadButton],
+) -> dict[Any, Any]:
+    """Return the new values of the components of a tab."""
+    import gradio as gr
+
+    any_face = result.drawing is not None
+    return {
+        note: _note(result.message, "status" if any_face else "problem"),
+        results: gr.Column(visible=any_face),
+        drawing: result.drawing,
+        **dict(zip(files, (result.drawing, result.csv, result.json), strict=True)),
+    }
+
+
+def _model_note(service: LandmarkService, model: str) -> str:
+    """Return the warning of a model, or why it cannot be opened, as HTML; empty if there is none."""
+    try:
+        warning = service.warning(model)
+    except LandmarksError as error:
+        return _note(str(error), "problem")
+    return "" if warning is None else _note(warning, "warning")
+
+
+def _note(text: str, kind: NoteKind = "status") -> str:
+    """Return a note as HTML; screen readers announce a problem at once."""
+    role = "alert" if kind == "problem" else "status"
+    return f'<p class="note {kind}" role="{role}">{html.escape(text)}</p>'
+
+
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return the landmarks as an HTML table. Unlike gradio's own table it fits the width of a phone."""
+    head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
+    # long names may wrap after underscores
+    lines = ("".join(f"<td>{html.escape(cell).replace('_', '_<wbr>')}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="landmark-table" tabindex="0">{table}</div>'

@@ -1,0 +1,299 @@
+"""What the page can be asked for: the landmarks of a photo or a video, as a drawing and as files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from threading import Event, Lock
+
+import numpy as np
+
+from landmarks_fastai.commands.landmark_files import (
+    ImageResult,
+    iter_landmarks,
+    write_landmarks_csv,
+    write_landmarks_json,
+)
+from landmarks_fastai.commands.predict import predict_faces
+from landmarks_fastai.commands.video import annotate_video
+from landmarks_fastai.errors import LandmarksError, RunError, UserError
+from landmarks_fastai.inference.detectors.base import Detector
+from landmarks_fastai.inference.face_detection import AUTO, NO_DETECTOR, choose_detector, open_detector
+from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.inference.tracking import Tracker
+from landmarks_fastai.landmarks import Landmarks
+from landmarks_fastai.model_files.discovery import RELEASED_DIR
+from landmarks_fastai.model_files.header import MODEL_NAME
+from landmarks_fastai.utils.download import default_cache_dir
+from landmarks_fastai.utils.images import read_image
+from landmarks_fastai.utils.progress import Progress
+from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.visualization.landmarks import draw_landmarks, number_faces
+from landmarks_fastai.visualization.saving import save_png
+
+MEGABYTE = 2**20
+"""Bytes in a megabyte, as gradio counts them when it refuses a file."""
+
+COLUMNS = ("face", "landmark", "x", "y", "confidence")
+"""Columns of `Result.rows`."""
+
+SYNTHETIC_WARNING = (
+    "This model was trained on synthetic faces only; its landmarks on photos are not reliable."
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of what is accepted.
+
+    Parameters
+    ----------
+    megabytes
+        Maximum size of a file.
+    seconds
+        Maximum duration of a video.
+    """
+
+    megabytes: float = 200
+    seconds: float = 60
+
+
+@dataclass(frozen=True)
+class Result:
+    """Landmarks of a photo or a video.
+
+    Parameters
+    ----------
+    message
+        What was predicted, in one or more sentences.
+    drawing, csv, json
+        The drawing and the landmark files; None if no face was detected.
+    rows
+        Of a photo: the `COLUMNS` of each landmark as text; an unknown confidence is "–".
+    """
+
+    message: str
+    drawing: Path | None = None
+    csv: Path | None = None
+    json: Path | None = None
+    rows: Sequence[Sequence[str]] = ()
+
+
+class LandmarkService:
+    """Predicts the landmarks of one photo or video at a time.
+
+    Each model and detector is opened when it is first needed, and kept open.
+
+    Parameters
+    ----------
+    models
+        Run folders or model files, at least one; the first is the default.
+    detector
+        Name of the face detector; see `choose_detector`.
+    limits
+        What is accepted.
+    """
+
+    def __init__(self, models: Sequence[Path], detector: str = AUTO, limits: Limits | None = None) -> None:
+        self._paths = {_model_name(path): path for path in models}
+        self.limits = limits or Limits()
+        self._detector = detector
+        self._predictors: dict[str, Predictor] = {}
+        self._detectors: dict[str, Detector] = {}
+        self._opening = Lock()
+        self._busy = Lock()
+        self._closing = Event()
+
+    @property
+    def models(self) -> list[str]:
+        """Names by which the models are chosen, the default first."""
+        return list(self._paths)
+
+    @property
+    def closing(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing.is_set()
+
+    def predict_photo(self, path: Path, model: str, out: Path) -> Result:
+        """Predict and draw the landmarks of a photo, and write them to files.
+
+        Parameters
+        ----------
+        path
+            The photo.
+        model
+            One of `models`.
+        out
+            Folder for the results.
+
+        Raises
+        ------
+        UserError
+            If the photo cannot be used. Messages name files without their folders, which are temporary.
+        RunError
+            If a result cannot be written.
+        """
+        with self._busy, _hide_folders(path.parent, out):
+            self._check_size(path)
+            image = read_image(path)
+            predictor, detector = self.open(model)
+            landmarks = predict_faces(predictor, image, detector)
+            if not len(landmarks):
+                return _no_face_result(path)
+            drawing = out / f"{path.stem}_landmarks.png"
+            csv, json = out / "landmarks.csv", out / "landmarks.json"
+            save_png(drawing, draw_landmarks(image, landmarks, labels=number_faces(landmarks)))
+            height, width = image.shape[:2]
+            results = [ImageResult(Path(path.name), (width, height), landmarks, drawing)]
+            write_landmarks_csv(csv, results)
+            write_landmarks_json(json, results, predictor.schema)
+        message = f"{path.name}: {format_count(len(landmarks), 'face')}, {width} × {height} px."
+        if np.isnan(landmarks.confidence).all():
+            message += " This model was trained without confidence."
+        return Result(message, drawing, csv, json, list(_table_rows(landmarks)))
+
+    def predict_video(self, path: Path, model: str, out: Path, progress: Progress | None = None) -> Result:
+        """Track the faces of a video, draw their landmarks and write them to files.
+
+        Parameters
+        ----------
+        path
+            The video.
+        model
+            One of `models`.
+        out
+            Folder for the results.
+        progress
+            Called with the frames done and the total.
+
+        Raises
+        ------
+        UserError
+            If the video cannot be used, or exceeds `limits`; see `predict_photo` for the messages.
+        RunError
+            If a result cannot be written, or `close` was called.
+        """
+
+        def report(done: int, expected: int | None) -> None:
+            if self.closing:
+                raise RunError(f"{path.name}: not finished because the server is stopping")
+            if progress is not None:
+                progress(done, expected)
+
+        with self._busy, _hide_folders(path.parent, out):
+            self._check_size(path)
+            duration = self._check_duration(path)
+            predictor, detector = self.open(model)
+            drawing = out / f"{path.stem}_landmarks.mp4"
+            csv, json = out / "landmarks.csv", out / "landmarks.json"
+            follow = choose_detector(self._detector, predictor.schema) != NO_DETECTOR
+            video = annotate_video(
+                path,
+                drawing,
+                Tracker(predictor, detector, follow=follow),
+                end=self.limits.seconds,
+                landmark_files=(csv, json),
+                progress=report,
+            )
+        if not video.tracks:
+            return _no_face_result(path)
+        faces, frames = format_count(video.tracks, "face"), format_count(video.frames, "frame")
+        message = f"{path.name}: {faces} in {frames}."
+        if video.damage is not None:
+            message += f" The file is damaged and could be read up to {video.seconds:.1f} s."
+        if duration is None:
+            message += f" The file does not state its duration; only its first {self.limits.seconds:g} s"
+            message += " are processed."
+        return Result(message, drawing, csv, json)
+
+    def warning(self, model: str) -> str | None:
+        """Return what a user of a model should know before using it, or None.
+
+        Raises
+        ------
+        UserError
+            See `open`.
+        """
+        predictor, _ = self.open(model)
+        return SYNTHETIC_WARNING if predictor.synthetic else None
+
+    def close(self) -> None:
+        """Stop the video in progress, and wait until it has stopped."""
+        self._closing.set()
+        with self._busy:
+            pass
+
+    def open(self, model: str) -> tuple[Predictor, Detector]:
+        """Open one of `models`, and the detector for it.
+
+        Raises
+        ------
+        UserError
+            If `model` is not one of `models`, or cannot be opened; see `Predictor.open`.
+        RunError, UserError
+            If the detector cannot be opened; see `open_detector`.
+        """
+        if model not in self._paths:
+            raise UserError("no such model; choose one from the list")
+        with self._opening:
+            if model not in self._predictors:
+                self._predictors[model] = Predictor.open(self._paths[model])
+            predictor = self._predictors[model]
+            name = choose_detector(self._detector, predictor.schema)
+            if name not in self._detectors:
+                self._detectors[name] = open_detector(name, default_cache_dir())
+            return predictor, self._detectors[name]
+
+    def _check_size(self, path: Path) -> None:
+        """Refuse a file that is too large."""
+        size, limit = path.stat().st_size / MEGABYTE, self.limits.megabytes
+        if size > limit:
+            raise UserError(f"{path.name}: {size:.1f} MB, but the limit is {limit:g} MB; make it smaller")
+
+    def _check_duration(self, path: Path) -> Fraction | None:
+        """Refuse a video that is too long, and return its duration in seconds; None if it states none."""
+        from landmarks_fastai.video.reader import VideoReader
+
+        with VideoReader(path) as reader:
+            duration, limit = reader.duration, self.limits.seconds
+        if duration is not None and duration > limit:
+            raise UserError(
+                f"{path.name}: {float(duration):.2f} s long, but the limit is {limit:g} s; trim it first"
+            )
+        return duration
+
+
+def _model_name(path: Path) -> str:
+    """Return the name of a model on the page: for a run its folder, for a released model its architecture."""
+    if path.parent == RELEASED_DIR:
+        return f"{path.stem} (released)"
+    return str(path.parent if path.name == MODEL_NAME else path)
+
+
+def _table_rows(landmarks: Landmarks) -> Iterator[list[str]]:
+    """Yield the `COLUMNS` of each landmark, with as many decimals as can be seen."""
+    for index, face in enumerate(landmarks):
+        for name, x, y, confidence in iter_landmarks(face):
+            shown = "–" if confidence is None else f"{confidence:.2f}"
+            yield [str(index), name, f"{x:.1f}", f"{y:.1f}", shown]
+
+
+def _no_face_result(path: Path) -> Result:
+    return Result(f"{path.name}: no face detected; try one that is larger or more frontal.")
+
+
+@contextmanager
+def _hide_folders(*folders: Path) -> Iterator[None]:
+    """Remove temporary folders from error messages: the user knows only the names of the files."""
+    try:
+        yield
+    except LandmarksError as error:
+        text = str(error)
+        # the longest first, since one may be inside the other
+        for folder in sorted(map(str, folders), key=len, reverse=True):
+            text = text.replace(f"{folder}{os.sep}", "")
+        raise type(error)(text) from error

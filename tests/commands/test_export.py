@@ -1,0 +1,78 @@
+"""Exported models: the same predictions, smaller or for ONNX Runtime, and no folders of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from landmarks_fastai.commands.export import export_model
+from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
+from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.model_files.header import ModelHeader
+from landmarks_fastai.model_files.loading import open_model
+from landmarks_fastai.model_files.saving import save_model
+from landmarks_fastai.networks.build import build_network
+from landmarks_fastai.schema import KAGGLE15
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Write a model with random weights whose config names folders."""
+    torch.manual_seed(0)
+    head = {"name": "soft-argmax", "width": 16, "scales": True}
+    network = build_network("resnet18", head, 15, 1)
+    header = ModelHeader(
+        arch="resnet18",
+        head=head,
+        channels=1,
+        input_size=64,
+        mean=[0.5],
+        std=[0.25],
+        schema=KAGGLE15,
+        config={"seed": 1, "data": {"source": "/home/somebody/faces.zip"}},
+    )
+    save_model(tmp_path / "model.safetensors", network.state_dict(), header)
+    return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "half"), [("out.safetensors", True), ("out.safetensors", False), ("o.onnx", False)]
+)
+def test_export_keeps_predictions_and_strips_folders(
+    model: Path, tmp_path: Path, name: str, half: bool
+) -> None:
+    out = tmp_path / name
+    deviation = export_model(model, out, half=half)
+    images = draw_synthetic_faces(4, seed=3).images
+    original, exported = (Predictor.open(path, "cpu").predict_batch(images) for path in (model, out))
+    assert np.abs(original.points - exported.points).max() <= 0.02
+    assert deviation <= 0.02
+    assert open_model(out).header.config["data"]["source"] == "faces.zip"
+    if half:
+        assert out.stat().st_size < 0.55 * model.stat().st_size
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_export_refuses_other_suffix_half_onnx_and_existing_file(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="use one of these suffixes"):
+        export_model(model, tmp_path / "model.pth")
+    with pytest.raises(UserError, match=r"--half is for \.safetensors files only"):
+        export_model(model, tmp_path / "model.onnx", half=True)
+    with pytest.raises(UserError, match="--overwrite"):
+        export_model(model, model)
+
+
+def test_export_refuses_onnx_file(model: Path, tmp_path: Path) -> None:
+    export_model(model, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"model\.onnx: an ONNX file cannot be converted"):
+        export_model(tmp_path / "model.onnx", tmp_path / "again.safetensors")
+
+
+def test_export_deletes_file_with_deviating_predictions(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not written, because a prediction differs by"):
+        export_model(model, tmp_path / "out.safetensors", half=True, max_deviation=-1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]

@@ -1,0 +1,220 @@
+"""Augmentation: image and points move together, checked with blobs whose center of mass is their label."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from landmarks_fastai.config.options import NoAugment, OriginalAugment, StandardAugment
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.training.augmentation import (
+    AugmentBatch,
+    about_centers,
+    adjust_color,
+    blur,
+    erase,
+    flip_horizontally,
+    original,
+    rotation_and_scale,
+    standard,
+    warp_images,
+    warp_points,
+)
+
+
+def draw_blobs(x: Tensor, y: Tensor, size: int, sigma: float = 5.0) -> Tensor:
+    """Draw (B, 1, size, size) Gaussian blobs whose centers of mass are (x, y)."""
+    line = torch.arange(size, dtype=torch.float64)
+    column = torch.exp(-((line - x[:, None]) ** 2) / (2 * sigma**2))
+    row = torch.exp(-((line - y[:, None]) ** 2) / (2 * sigma**2))
+    return (row[:, :, None] * column[:, None, :])[:, None].float()
+
+
+def center_of_mass(images: Tensor) -> Tensor:
+    """Return (B, 2) x, y."""
+    line = torch.arange(images.shape[-1], dtype=torch.float64)
+    mass = images[:, 0].double()
+    total = mass.sum((1, 2))
+    return torch.stack([(mass.sum(1) * line).sum(1) / total, (mass.sum(2) * line).sum(1) / total], -1)
+
+
+# --- geometry ------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    x=st.floats(43, 53),
+    y=st.floats(43, 53),
+    angle=st.floats(-math.pi, math.pi),
+    scale=st.floats(0.8, 1.25),
+    size=st.sampled_from([64, 96, 97, 128]),
+)
+def test_warp_images_and_warp_points_move_alike(x, y, angle, scale, size) -> None:
+    points = torch.tensor([[[x, y]]])
+    image = draw_blobs(points[:, 0, 0], points[:, 0, 1], 96)
+    transform = rotation_and_scale(torch.tensor([angle]), torch.tensor([scale * size / 96]))
+    matrix = about_centers(transform.float(), 96, size)
+    moved = warp_points(points.float(), matrix, size)
+    observed = center_of_mass(warp_images(image, matrix, size))
+    assert torch.allclose(moved[:, 0].double(), observed, atol=0.01)
+
+
+def test_flip_horizontally_moves_pixel_and_point_exactly() -> None:
+    image = torch.zeros(1, 1, 96, 96)
+    image[0, 0, 40, 30] = 1
+    points = torch.tensor([[[30.0, 40.0]]])
+    out, moved = flip_horizontally(image, points, torch.tensor([True]), (0,), 0.0)
+    assert torch.nonzero(out[0, 0]).tolist() == [[40, 65]]
+    assert moved.tolist() == [[[65.0, 40.0]]]
+    out, moved = flip_horizontally(image, points, torch.tensor([False]), (0,), 0.25)
+    assert torch.equal(out, image)
+    assert torch.equal(moved, points)
+
+
+@given(bias=st.floats(-0.1, 0.1), x=st.floats(20, 70))
+def test_flip_horizontally_keeps_side_of_label_bias(bias: float, x: float) -> None:
+    label = torch.tensor([[[x + 96 * bias, 40.0]]])
+    _, moved = flip_horizontally(torch.zeros(1, 1, 96, 96), label, torch.tensor([True]), (0,), bias)
+    assert moved[0, 0].tolist() == pytest.approx([95 - x + 96 * bias, 40.0], abs=1e-4)
+
+
+# --- pixel values --------------------------------------------------------------------------------
+
+
+def test_erase_covers_requested_area() -> None:
+    torch.manual_seed(3)
+    images = torch.full((300, 1, 100, 100), 2.0)  # noise is below 1
+    out = erase(images, torch.full((300,), 0.05), torch.ones(300, dtype=torch.bool))
+    share = (out < 1.5).float().mean((1, 2, 3))
+    assert share.mean().item() == pytest.approx(0.05, rel=0.05)
+    assert (share > 0).all()
+
+
+def test_adjust_color_leaves_gray_pixels_unchanged() -> None:
+    gray = torch.rand(4, 1, 8, 8).expand(-1, 3, -1, -1)
+    out = adjust_color(gray, torch.full((4,), 1.3), torch.full((4,), 0.3))
+    assert torch.allclose(out, gray, atol=1e-2)
+
+
+def test_blur_is_gaussian_of_each_images_sigma() -> None:
+    images = torch.zeros(3, 1, 65, 65)
+    images[:, 0, 32, 32] = 1
+    out = blur(images, torch.tensor([0.0, 1.5, 3.0]))
+    assert torch.equal(out[0], images[0])
+    line = torch.arange(65) - 32.0
+    for blurred, sigma in zip(out[1:], (1.5, 3.0), strict=True):
+        deviation = (blurred[0].sum(0) * line**2).sum().sqrt().item()
+        assert deviation == pytest.approx(sigma, rel=0.02)
+
+
+# --- whole augmentations -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        # without steps that move the center of mass: light, erasing and noise
+        (standard, StandardAugment(brightness=0, contrast=0, blur=0, erase=0)),
+        (original, OriginalAugment(jitter=0, sharpness=1, erase=0, noise_fill=0, rotate=180)),
+    ],
+    ids=["standard", "original"],
+)
+@pytest.mark.parametrize("size", [64, 96, 160])
+def test_augmentation_moves_images_and_points_alike(function, options, size) -> None:
+    torch.manual_seed(0)
+    points = torch.rand(64, 1, 2) * 30 + 33
+    images = draw_blobs(points[:, 0, 0], points[:, 0, 1], 96)
+    out, moved = function(images, points, size, options)
+    # a blob near the edge is truncated, which moves its center of mass
+    complete = ((moved[:, 0] > size * 0.28) & (moved[:, 0] < size * 0.72)).all(1)
+    assert complete.sum() > 10
+    error = (center_of_mass(out)[complete] - moved[complete, 0]).abs().max()
+    assert error < 0.02
+
+
+def test_standard_masks_points_outside_the_image() -> None:
+    torch.manual_seed(1)
+    points = torch.rand(500, 15, 2) * 96 - 0.5
+    options = StandardAugment(rotate=45)
+    _, moved = standard(torch.zeros(500, 1, 96, 96), points, 96, options)
+    masked = moved.isnan().any(-1)
+    assert masked.any()
+    assert torch.equal(masked, moved.isnan().all(-1))
+    kept = moved[~masked]
+    assert kept.min() >= -0.5
+    assert kept.max() <= 95.5
+
+
+@pytest.mark.parametrize(
+    ("function", "options"), [(standard, StandardAugment()), (original, OriginalAugment())]
+)
+def test_augmentation_keeps_unlabeled_points_unlabeled(function, options) -> None:
+    points = torch.full((4, 15, 2), math.nan)
+    assert function(torch.rand(4, 1, 96, 96), points, 96, options)[1].isnan().all()
+
+
+def test_original_fills_with_noise_as_often_as_requested() -> None:
+    torch.manual_seed(2)
+    images = torch.full((400, 1, 48, 48), 0.5)
+    options = OriginalAugment(jitter=0, sharpness=1, erase=0, rotate=0, crop=0)
+    out, _ = original(images, torch.zeros(400, 1, 2), 96, options)
+    noisy = (out - 0.5).abs().amax((1, 2, 3)) > 0.1
+    assert 0.18 < noisy.float().mean() < 0.32
+
+
+def test_standard_rotates_half_of_the_hard_examples_and_keeps_the_others() -> None:
+    torch.manual_seed(4)
+    points = torch.rand(64, 1, 2) * 20 + 38
+    images = draw_blobs(points[:, 0, 0], points[:, 0, 1], 96)
+    easy = StandardAugment(brightness=0, contrast=0, blur=0, erase=0, rotate=0, scale=0, shift=0)
+    assert torch.equal(standard(images, points, 96, easy)[1], points)
+    _, moved = standard(images, points, 96, easy.model_copy(update={"hard": 1.0}))
+    rotated = (moved - points).abs().amax((1, 2)) > 1e-3
+    assert 0.3 < rotated.float().mean() < 0.7
+
+
+# --- AugmentBatch --------------------------------------------------------------------------------
+
+
+def test_augment_batch_swaps_left_and_right_when_mirroring() -> None:
+    options = StandardAugment(rotate=0, scale=0, shift=0, flip=1, brightness=0, contrast=0, blur=0, erase=0)
+    points = torch.arange(30, dtype=torch.float32).view(1, 15, 2) + 20
+    _, moved = AugmentBatch(options, 96, KAGGLE15.flip_index).augment(torch.zeros(1, 1, 96, 96), points)
+    left, right = KAGGLE15.names.index("left_eye_center"), KAGGLE15.names.index("right_eye_center")
+    assert moved[0, left].tolist() == pytest.approx(
+        [95 - points[0, right, 0].item(), points[0, right, 1].item()]
+    )
+    nose = KAGGLE15.names.index("nose_tip")
+    assert moved[0, nose].tolist() == pytest.approx(
+        [95 - points[0, nose, 0].item(), points[0, nose, 1].item()]
+    )
+
+
+def test_augment_batch_refuses_to_mirror_without_flip_pairs() -> None:
+    with pytest.raises(UserError, match=r"^augment\.flip: the schema has no flip pairs"):
+        AugmentBatch(StandardAugment(), 96, (0, 1, 2))
+    assert AugmentBatch(StandardAugment(flip=0), 96, (0, 1, 2)).flip == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "estimates", "label_bias"),
+    [
+        (StandardAugment(), True, 0.0),
+        (StandardAugment(label_bias=0.02), False, 0.02),
+        (StandardAugment(flip=0), False, 0.0),
+        (OriginalAugment(), False, 0.0),
+        (NoAugment(), False, 0.0),
+    ],
+)
+def test_augment_batch_estimates_label_bias_if_mirroring_without_given_bias(
+    options, estimates: bool, label_bias: float
+) -> None:
+    augment = AugmentBatch(options, 96, KAGGLE15.flip_index)
+    assert augment.estimates_label_bias is estimates
+    assert augment.label_bias == label_bias

@@ -1,0 +1,197 @@
+"""Weight transfer: an initialized network predicts what the other does, and leaks are detected."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.reporter import RecordingReporter
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from landmarks_fastai.config.loading import validate_config
+from landmarks_fastai.config.options import TrainConfig
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.networks.build import build_network
+from landmarks_fastai.training.run import train_run
+from landmarks_fastai.training.weight_transfer import transfer_weights
+
+HEAD = {"name": "soft-argmax", "width": 16, "scales": True}
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def random_network(arch: str = "resnet18", channels: int = 3, landmarks: int = 5, seed: int = 0) -> nn.Module:
+    """Build a network with random weights and random statistics of its normalizations."""
+    torch.manual_seed(seed)
+    network = build_network(arch, HEAD, landmarks, channels)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight, module.bias, module.running_mean, module.running_var):
+                nn.init.uniform_(values.data, 0.5, 1.5)
+    return network.eval()
+
+
+def predict(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return network(images)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet34"])
+def test_network_of_same_or_greater_depth_predicts_the_same(arch: str) -> None:
+    images = torch.rand(2, 3, 64, 64)
+    old, new = random_network(), random_network(arch, seed=1)
+    assert (predict(old, images) - predict(new, images)).abs().max() > 1e-3
+    transfer_weights(new, old.state_dict(), same_landmarks=True, n_landmarks=5)
+    torch.testing.assert_close(predict(new, images), predict(old, images), rtol=0, atol=1e-6)
+
+
+def test_deeper_network_of_bottlenecks_predicts_the_same() -> None:
+    images = torch.rand(1, 3, 64, 64)
+    old, new = random_network("resnet50"), random_network("resnet101", seed=1)
+    transfer_weights(new, old.state_dict(), same_landmarks=True, n_landmarks=5)
+    torch.testing.assert_close(predict(new, images), predict(old, images), rtol=0, atol=1e-6)
+
+
+def test_additional_blocks_have_gradients() -> None:
+    network = random_network("resnet34", seed=1)
+    transfer_weights(network, random_network().state_dict(), same_landmarks=True, n_landmarks=5)
+    network(torch.rand(2, 3, 64, 64)).square().sum().backward()
+    norm = network[0][4][2].bn2.weight  # of a block that ResNet18 does not have
+    assert (norm == 0).all()
+    assert (norm.grad != 0).any()
+
+
+@pytest.mark.parametrize(("old_channels", "new_channels"), [(1, 3), (3, 1)])
+def test_network_of_other_channels_predicts_the_same_on_gray(old_channels: int, new_channels: int) -> None:
+    gray = torch.rand(2, 1, 64, 64)
+    old, new = random_network(channels=old_channels), random_network(channels=new_channels, seed=1)
+    transfer_weights(new, old.state_dict(), same_landmarks=True, n_landmarks=5)
+    of_new, of_old = (
+        predict(network, gray.expand(-1, channels, -1, -1))
+        for network, channels in ((new, new_channels), (old, old_channels))
+    )
+    torch.testing.assert_close(of_new, of_old, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("landmarks", [5, 7])
+def test_other_landmarks_keep_layers_with_output_per_landmark(landmarks: int) -> None:
+    old, new = random_network(), random_network(landmarks=landmarks, seed=1)
+    before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+    transfer_weights(new, old.state_dict(), same_landmarks=False, n_landmarks=5)
+    for name, tensor in new.state_dict().items():
+        per_landmark = name.startswith(("1.heatmaps.5", "1.scales.2"))
+        torch.testing.assert_close(tensor, before[name] if per_landmark else old.state_dict()[name])
+
+
+def test_layer_of_other_shape_is_not_loaded_in_part() -> None:
+    narrow, wide = (build_network("resnet18", {"name": "lin-relu-lin", "hidden": n}, 5, 3) for n in (8, 16))
+    nn.init.uniform_(narrow[1].points.bias)
+    before = wide[1].points.bias.detach().clone()
+    transfer_weights(wide, narrow.state_dict(), same_landmarks=True, n_landmarks=5)
+    torch.testing.assert_close(wide[1].points.bias.detach(), before)
+
+
+@pytest.mark.parametrize(("old", "new"), [("resnet18", "resnet50"), ("resnet34", "resnet18")])
+def test_backbone_of_other_kind_or_less_depth_is_refused(old: str, new: str) -> None:
+    with pytest.raises(UserError, match="its backbone is of another kind, or deeper"):
+        transfer_weights(
+            random_network(new), random_network(old).state_dict(), same_landmarks=True, n_landmarks=5
+        )
+
+
+# --- runs with model.init_from -------------------------------------------------------------------
+
+
+@pytest.fixture
+def initialized_config(small_config: Callable[..., TrainConfig]) -> Callable[..., TrainConfig]:
+    """Return a function that builds a config which hardly changes the weights it is initialized with."""
+
+    def build(init_from: Path | str, *, valid_fraction: float = 0.2, **model: object) -> TrainConfig:
+        options = small_config(
+            epochs=1,
+            ema=0.0,
+            schedule={"name": "flat_cos", "max_lr": 1e-12},
+            optimizer={"name": "adamw", "weight_decay": 0.0},
+        ).model_dump()
+        options["model"] |= {"init_from": str(init_from), **model}
+        options["data"]["valid_fraction"] = valid_fraction
+        return validate_config(options, "test")
+
+    return build
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet34"])
+def test_run_starts_from_weights_of_init_from(
+    finished_run: Path, tmp_path: Path, initialized_config: Callable[..., TrainConfig], arch: str
+) -> None:
+    reporter = RecordingReporter()
+    train_run(initialized_config(finished_run, arch=arch), tmp_path / "run", reporter=reporter)
+    before, after = (load_file(folder / "model.safetensors") for folder in (finished_run, tmp_path / "run"))
+    for name, tensor in before.items():
+        if tensor.ndim > 1:  # the statistics of normalizations are updated
+            torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6, msg=name)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"Initialized from:** the weights of {finished_run}" in card
+    assert reporter.summaries[0].init_from == str(finished_run)
+    assert reporter.notes == []
+
+
+def test_init_from_model_trained_on_validation_rows_is_refused(
+    finished_run: Path, tmp_path: Path, initialized_config: Callable[..., TrainConfig]
+) -> None:
+    message = r"^model\.init_from .*: it was trained on \d+ of the \d+ rows that validate this run"
+    with pytest.raises(UserError, match=message):
+        train_run(initialized_config(finished_run, valid_fraction=0.3), tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["invalid data.json", "initialized itself", "without run folder"])
+def test_init_from_model_with_unknown_training_rows_gives_a_warning(
+    finished_run: Path, tmp_path: Path, initialized_config: Callable[..., TrainConfig], kind: str
+) -> None:
+    init_from = tmp_path / "initial"
+    if kind == "invalid data.json":
+        shutil.copytree(finished_run, init_from)
+        (init_from / "data.json").write_text("[]")
+    elif kind == "initialized itself":
+        train_run(initialized_config(finished_run), init_from)
+    else:
+        init_from = tmp_path / "initial.safetensors"
+        shutil.copy(finished_run / "model.safetensors", init_from)
+    reporter = RecordingReporter()
+    train_run(initialized_config(init_from), tmp_path / "run", reporter=reporter)
+    (warning,) = reporter.notes
+    assert warning.startswith("it is not known whether ")
+    assert warning.endswith("the validation scores are too good")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.onnx", "only safetensors files can be used"),
+        ("model.pkl", "only safetensors files can be used"),
+        ("none", "no such model file"),
+    ],
+)
+def test_init_from_file_that_is_not_safetensors_is_refused(
+    finished_run: Path,
+    tmp_path: Path,
+    initialized_config: Callable[..., TrainConfig],
+    name: str,
+    message: str,
+) -> None:
+    with pytest.raises(UserError, match=rf"^model\.init_from.*{message}"):
+        train_run(initialized_config(finished_run / name), tmp_path / "run")
+
+
+def test_init_from_backbone_of_other_kind_and_with_pretrained_is_refused(
+    finished_run: Path, tmp_path: Path, initialized_config: Callable[..., TrainConfig]
+) -> None:
+    with pytest.raises(UserError, match=r"^model\.init_from .*: its backbone is of another kind"):
+        train_run(initialized_config(finished_run, arch="resnet50"), tmp_path / "run")
+    with pytest.raises(UserError, match="init_from and pretrained exclude each other"):
+        initialized_config(finished_run, pretrained=True)

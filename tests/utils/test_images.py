@@ -1,0 +1,275 @@
+"""Reading image files of all formats and modes, error messages, and finding images."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.images import find_images, read_image
+
+RED, WHITE = [255, 0, 0], [255, 255, 255]
+
+
+def quadrants() -> Image.Image:
+    """Draw 60 x 40 px of red, green, blue and white quarters: no symmetry."""
+    image = Image.new("RGB", (60, 40), "white")
+    for color, corner in (("red", (0, 0)), ("lime", (30, 0)), ("blue", (0, 20))):
+        image.paste(color, (*corner, corner[0] + 30, corner[1] + 20))
+    return image
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif", "a.gif"])
+def test_read_image_reads_format(tmp_path: Path, name: str) -> None:
+    quadrants().save(tmp_path / name, quality=95)
+    pixels = read_image(tmp_path / name)
+    assert pixels.shape == (40, 60, 3)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels[10, 10], RED, atol=12)
+    np.testing.assert_allclose(pixels[30, 10], [0, 0, 255], atol=12)
+    np.testing.assert_allclose(pixels[30, 50], WHITE, atol=12)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize(
+    ("orientation", "inverse"),
+    [
+        (2, Image.Transpose.FLIP_LEFT_RIGHT),
+        (3, Image.Transpose.ROTATE_180),
+        (4, Image.Transpose.FLIP_TOP_BOTTOM),
+        (5, Image.Transpose.TRANSPOSE),
+        (6, Image.Transpose.ROTATE_90),
+        (7, Image.Transpose.TRANSVERSE),
+        (8, Image.Transpose.ROTATE_270),
+    ],
+)
+def test_read_image_applies_exif_orientation(
+    tmp_path: Path, suffix: str, orientation: int, inverse: Image.Transpose
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    exif = Image.Exif()
+    exif[274] = orientation
+    quadrants().transpose(inverse).save(path, exif=exif, quality=95)
+    pixels = read_image(path)
+    assert pixels.shape == (40, 60, 3)
+    np.testing.assert_allclose(pixels[10, 10], RED, atol=12)
+    np.testing.assert_allclose(pixels[10, 50], [0, 255, 0], atol=12)
+
+
+def test_read_image_ignores_broken_exif(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    quadrants().save(buffer, "JPEG", quality=95)
+    junk = b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"junk" * 8
+    jpeg = buffer.getvalue()
+    (tmp_path / "a.jpg").write_bytes(
+        jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(junk) + 2) + junk + jpeg[2:]
+    )
+    np.testing.assert_allclose(read_image(tmp_path / "a.jpg")[10, 10], RED, atol=12)
+
+
+def test_read_image_ignores_unreadable_exif(tmp_path: Path) -> None:
+    quadrants().save(tmp_path / "a.png", exif=b"Exif\0\0not EXIF data")
+    assert read_image(tmp_path / "a.png")[10, 10].tolist() == RED
+
+
+def test_read_image_applies_orientation_despite_broken_exif_entry(tmp_path: Path) -> None:
+    # a resolution that is text: Pillow's exif_transpose fails on it because it rewrites the EXIF
+    entries = struct.pack(">HHIHH", 274, 3, 1, 6, 0) + struct.pack(">HHI4s", 282, 2, 4, b"text")
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)
+    quadrants().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    assert read_image(tmp_path / "a.png")[10, 10].tolist() == RED
+
+
+def gray16(suffix: str, folder: Path) -> Path:
+    values = np.array([[0, 257, 32768, 65535]], np.uint16)
+    Image.fromarray(values).save(folder / f"g.{suffix}")
+    return folder / f"g.{suffix}"
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_read_image_scales_16_bit_gray(tmp_path: Path, suffix: str) -> None:
+    assert read_image(gray16(suffix, tmp_path))[0, :, 1].tolist() == [0, 1, 128, 255]
+
+
+def test_read_image_does_not_stretch_dark_16_bit_gray(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 200, np.uint16)).save(tmp_path / "g.png")
+    assert read_image(tmp_path / "g.png").max() == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 100.0, 255.0], [0, 100, 255]),
+        ([-5.0, 257.0, 65535.0], [0, 1, 255]),
+    ],
+)
+def test_read_image_scales_float_gray_by_its_range(
+    tmp_path: Path, values: list[float], expected: list[int]
+) -> None:
+    Image.fromarray(np.array([values], np.float32)).save(tmp_path / "f.tif")
+    assert read_image(tmp_path / "f.tif")[0, :, 0].tolist() == expected
+
+
+def test_read_image_reads_32_bit_integers_as_16_bit_gray(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 257, 65535]], np.int32)).save(tmp_path / "i.tif")
+    assert read_image(tmp_path / "i.tif")[0, :, 2].tolist() == [0, 1, 255]
+
+
+@pytest.mark.parametrize("value", [1e9, np.nan, np.inf])
+def test_read_image_gray_beyond_16_bit_raises(tmp_path: Path, value: float) -> None:
+    Image.fromarray(np.array([[0, value]], np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(UserError, match="8-bit or 16-bit"):
+        read_image(tmp_path / "f.tif")
+
+
+def test_read_image_shows_transparent_pixels_as_white(tmp_path: Path) -> None:
+    rgba = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    rgba.putpixel((1, 0), (255, 0, 0, 255))
+    rgba.putpixel((2, 0), (0, 0, 0, 128))
+    rgba.save(tmp_path / "rgba.png")
+    assert read_image(tmp_path / "rgba.png")[0].tolist() == [WHITE, RED, [127, 127, 127]]
+
+    Image.merge("LA", [Image.new("L", (2, 1), 40), Image.fromarray(np.array([[0, 255]], np.uint8))]).save(
+        tmp_path / "la.png"
+    )
+    assert read_image(tmp_path / "la.png")[0].tolist() == [WHITE, [40, 40, 40]]
+
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([9, 9, 9, 255, 0, 0])
+    palette.save(tmp_path / "p.png", transparency=0)
+    assert read_image(tmp_path / "p.png")[0].tolist() == [WHITE, RED]
+
+
+def test_read_image_converts_palette_one_bit_gray_and_cmyk(tmp_path: Path) -> None:
+    quadrants().quantize(8).save(tmp_path / "p.png")
+    assert read_image(tmp_path / "p.png")[10, 10].tolist() == RED
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "1.png")
+    assert read_image(tmp_path / "1.png")[0, :, 0].tolist() == [255, 0]
+    Image.new("L", (2, 2), 77).save(tmp_path / "l.png")
+    assert read_image(tmp_path / "l.png")[0, 0].tolist() == [77, 77, 77]
+    quadrants().convert("CMYK").save(tmp_path / "c.jpg", quality=95)
+    np.testing.assert_allclose(read_image(tmp_path / "c.jpg")[10, 10], RED, atol=12)
+
+
+def test_read_image_reads_first_frame_of_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / "a.gif")[0, 0].tolist() == RED
+
+
+def huge_png(side: int) -> bytes:
+    """Return a PNG of a few bytes whose header declares side x side pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+def jpeg_bytes() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.jpg", b"", "0 bytes"),
+        (
+            "notes.jpg",
+            b"these are notes, not an image\n" * 20,
+            "supported formats: JPEG, PNG, WebP, BMP, TIFF and GIF",
+        ),
+        ("half.jpg", jpeg_bytes()[:3000], "truncated"),
+        ("huge.png", huge_png(30_000), "178 million pixels"),
+        ("large.png", huge_png(13_400), "178 million pixels"),
+        ("portable.ppm", b"P6 1 1 255 \0\0\0", "not an image"),
+    ],
+)
+def test_read_image_bad_file_raises_one_line_message(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match=message) as error:
+            read_image(tmp_path / name)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif"])
+def test_read_image_truncated_file_raises(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"half.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"half\.{suffix}: damaged or truncated"):
+        read_image(path)
+
+
+def test_read_image_missing_file_or_folder_raises(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.jpg: no such file"):
+        read_image(tmp_path / "nowhere.jpg")
+    with pytest.raises(UserError, match="a folder, not an image"):
+        read_image(tmp_path)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    (folder / "album").mkdir(parents=True)
+    for name in ("10.jpg", "2.JPG", "1.png", "notes.txt", ".hidden.jpg", "album/3.jpg", "face [1].jpg"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def test_find_images_lists_folder_in_natural_order(images: Path) -> None:
+    assert [path.name for path in find_images([images])] == ["1.png", "2.JPG", "10.jpg", "face [1].jpg"]
+
+
+def test_find_images_expands_globs_and_removes_repeats(images: Path) -> None:
+    assert [path.name for path in find_images([f"{images}/*.jpg"])] == ["10.jpg", "face [1].jpg"]
+    assert [path.name for path in find_images([f"{images}/**/*.jpg"])] == ["10.jpg", "3.jpg", "face [1].jpg"]
+    assert find_images([str(images / "face [1].jpg")]) == [images / "face [1].jpg"]
+    arguments = [
+        str(images / "10.jpg"),
+        str(images),
+        str(images / "album" / ".." / "10.jpg"),
+        str(images / "notes.txt"),
+    ]
+    assert [path.name for path in find_images(arguments)] == [
+        "10.jpg",
+        "1.png",
+        "2.JPG",
+        "face [1].jpg",
+        "notes.txt",
+    ]
+
+
+def test_find_images_argument_without_images_raises(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for argument, message in (
+        (tmp_path / "empty", "empty: no images directly in this folder"),
+        (f"{images}/*.bmp", r"\*\.bmp: no image matches"),
+        ("missing.jpg", "missing.jpg: no such file or folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_images([images, argument])
+    with pytest.raises(UserError, match="no images given"):
+        find_images([])
