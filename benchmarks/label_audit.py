@@ -4,7 +4,7 @@
 
 Ten rows get the labels of another row, and the labels of ten are shifted by several pixels. They are injected
 by a file of corrections, so that everything else is as in normal use: the folds of the default config are
-trained with it and audited. An interrupted run is continued. Writes label_audit.json and label_audit.md;
+trained with it and audited. An interrupted run is resumed. Writes label_audit.json and label_audit.md;
 results that are in label_audit.json are not computed again.
 """
 
@@ -61,7 +61,7 @@ def inject_errors(dataset: LandmarkDataset, seed: int) -> tuple[Indices, Points]
 
 
 def _differs(labels: Points, own: Points, size: int) -> bool:
-    """Return True if another row labels the same landmarks, at least the smallest shift away on average."""
+    """Return True if another row labels the same landmarks, on average at least the smallest shift away."""
     if (np.isnan(labels) != np.isnan(own)).any():
         return False
     return bool(np.nanmean(np.hypot(*(labels - own).T)) >= SHIFT[0] * size / 96)
@@ -114,13 +114,13 @@ def measure(folder: Path, source: str, overrides: Mapping[str, object], seed: in
 
 
 def _train_folds(folder: Path, config: TrainConfig) -> Report:
-    """Train the folds, or continue training, and return the out-of-fold report."""
+    """Train the folds, or resume training, and return the out-of-fold report."""
     if is_cross_validation(folder):
         result = resume_cross_validation(folder, reporter=PrintReporter())
     else:
         result = cross_validate(config, folder, reporter=PrintReporter())
     if result.report is None:
-        raise SystemExit(f"interrupted; the same command continues with {folder}")
+        raise SystemExit(f"interrupted; run the same command again to resume {folder}")
     return result.report
 
 
@@ -133,19 +133,20 @@ def render(results: Results) -> str:
         top = {kind: sum(rank <= SHOWN for rank in ranks[kind]) for kind in ("shuffled", "shifted")}
         cells = [f"{top[kind]} of {len(ranks[kind])} (last {max(ranks[kind])})" for kind in top]
         rows.append([name, *cells, f"{sum(top.values()) / SHOWN:.2f}", f"{result['rmse']:.2f} px"])
-        closer += [f"rank {rank} of {name}" for rank in result["closer"]]
+        closer += [f"rank {rank} in the run with {name}" for rank in result["closer"]]
     return markdown_page(
         "Label audit",
-        f"`python benchmarks/label_audit.py`: twenty label errors injected into {first['faces']:,} faces:"
-        f" {SHUFFLED} rows get the labels of another row, on average at least {SHIFT[0]:g} px of 96 away, and"
-        f" {SHIFTED} are shifted by {SHIFT[0]:g} to {SHIFT[1]:g} px. Cross-validation of the default config;"
-        f" {first['machine']}. For each kind: how many are among the first {SHOWN} of `data --audit`, and the"
-        " last of their ranks. Precision is the fraction of injected errors among these, at most 0.80.",
+        f"`python benchmarks/label_audit.py`: twenty label errors injected into {first['faces']:,} faces of"
+        f" 96 px. {SHUFFLED} rows get the labels of another row (shuffled), on average at least"
+        f" {SHIFT[0]:g} px away; the labels of {SHIFTED} rows are shifted by {SHIFT[0]:g} to {SHIFT[1]:g} px."
+        f" Cross-validation of the default config; {first['machine']}. For each kind: the number of errors"
+        f" among the first {SHOWN} rows of `data --audit`, and the rank of the last error. Precision:"
+        f" fraction of injected errors among the first {SHOWN} rows, at most 0.80.",
         markdown_table(["run", "shuffled", "shifted", "precision", "out-of-fold RMSE"], rows),
-        "Other rows with a high rank may be wrong too: not all labels of this data have been checked by"
-        " eye. Injected errors that are closer to the prediction than the row's own labels were:"
-        f" {', '.join(closer) or 'none'}. Such an error may repair a label that was wrong before, and gives"
-        " the audit little to find.",
+        "Other highly ranked rows may have label errors too: not all labels of this data were checked"
+        " visually. Injected labels that are closer to the prediction than the original labels:"
+        f" {', '.join(closer) or 'none'}. The original labels of such a row may be wrong, so that the"
+        " injected ones are hardly an error.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Measure how much too low a test error is if rows are split after augmentation, as in the original project.
+"""Measure by how much a split after augmentation, as in the original project, underestimates the test error.
 
     python benchmarks/leakage.py --data facial-keypoints-detection.zip
 
@@ -49,7 +49,7 @@ def augmented_copies(dataset: LandmarkDataset, rows: Indices, count: int) -> Lan
 def measure(
     dataset: LandmarkDataset, known: Indices, held_out: Indices, epochs: int, seed: int
 ) -> dict[str, float]:
-    """Train on copies, and return the RMSE on these, on the test copies and on held-out identities."""
+    """Train on copies, and return the RMSE on these, on test copies and on copies of held-out identities."""
     set_seed(seed)
     rng = np.random.default_rng(seed)
     copies = augmented_copies(dataset, rng.permutation(known)[:FACES], COPIES)
@@ -81,12 +81,13 @@ def render(results: Results) -> str:
             cells = [mean_and_std(values, ".2f") for values in (train, test, held_out)]
             rows.append([str(epochs), *cells, mean_and_std(1 - test / held_out, ".0%")])
     return markdown_page(
-        "Test error of a split after augmentation",
-        f"`python benchmarks/leakage.py`: {setting['faces']} faces, {setting['copies']} copies of each by the"
-        " original config's augmentation (rotation over the full circle), split at random afterwards, a fifth"
-        " for testing, as in the original project; its head and L1 loss, ResNet18 at 48 px, one schedule for"
-        f" each row; {setting['machine']}. RMSE in px of the 96 px images, mean ± standard deviation over"
-        f" seeds {', '.join(results.get(str(EPOCHS[0]), {}))}.",
+        "Test error if rows are split after augmentation",
+        f"`python benchmarks/leakage.py`: {setting['faces']} faces, {setting['copies']} augmented copies of"
+        " each (augmentation of the original config, with rotation over the full circle). As in the original"
+        " project, a fifth of the copies is then drawn at random for testing. Head and L1 loss of the"
+        f" original config, ResNet18 at 48 px, one training run per row and seed; {setting['machine']}. RMSE"
+        " in px of the 96 px images, mean ± standard deviation over seeds"
+        f" {', '.join(results.get(str(EPOCHS[0]), {}))}.",
         markdown_table(
             [
                 "epochs",

@@ -46,7 +46,7 @@ def train_briefly(data: str, multiplier: int) -> Results:
     split = split_dataset(dataset, "random", 0.2, 0)
     learn = new_learner(config, dataset, split.train, split.valid)
     with learn.no_logging():
-        learn.fit(2, cbs=[StopAfterIterations()])  # 40 iterations are the start of the first epoch
+        learn.fit(2, cbs=[StopAfterIterations()])  # it stops within the first epoch
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"faces": learn.dls.train.n, "peak_mib": round(peak)}
 
@@ -68,8 +68,8 @@ def render(results: Results) -> str:
     ]
     return markdown_page(
         "Peak memory by multiplier",
-        f"`python benchmarks/memory.py`: the whole process, {ITERATIONS} iterations of the default config on"
-        " the CPU.",
+        f"`python benchmarks/memory.py`: peak memory of the whole process in {ITERATIONS} iterations of the"
+        " default config on the CPU.",
         markdown_table(["multiplier", "faces per epoch", "peak MiB", "difference to multiplier 1"], rows),
     )
 
@@ -82,7 +82,7 @@ def main() -> None:
     parser = BenchmarkParser(__doc__, FILES)
     parser.add_data()
     parser.add_argument(
-        "--multiplier", type=int, help="measure this one in this process, and print the result"
+        "--multiplier", type=int, help="measure this multiplier in this process, and print the result"
     )
     options, files = parser.parse()
     if options.multiplier is not None:

@@ -4,10 +4,10 @@
 
 Trains configs/original-resnet18.yaml for up to 24,000 iterations of 625 faces, and evaluates on the held-out
 identities of accuracy.py at the end of each cycle of the learning rate, where it is lowest. Network, loss,
-optimizer, augmentation and schedule of the config are combined here so that the GPU need not wait: the faces
-stay in its memory, and augmentation and network are compiled. It stops after the given minutes, and continues
-from runs/original-config.pt when called again. Writes original_config.json and original_config.md after each
-cycle.
+optimizer, augmentation and schedule of the config are combined here so that the GPU does not wait for data:
+the faces stay in its memory, and augmentation and network are compiled. It stops after the given minutes, and
+continues from runs/original-config.pt when called again. Writes original_config.json and original_config.md
+after each cycle.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from landmarks_fastai.training.schedules import cyclic
 ITERATIONS = 24_000
 CHECKPOINT = Path("runs/original-config.pt")
 CORRUPTED_EVERY = 3
-"""One of this many held-out rows is corrupted as well, as in accuracy.py."""
+"""One of this many held-out rows is also evaluated with corruptions, as in accuracy.py."""
 
 DEFAULT_ROW = "25 epochs"
-"""The row of accuracy.py that the corrupted images are compared with."""
+"""The row of accuracy.py with which the errors on corrupted images are compared."""
 
 Batch = tuple[Tensor, Tensor]
 
@@ -135,7 +135,7 @@ class GpuTraining:
         self.seconds += time.perf_counter() - start
 
     def predictor(self) -> Predictor:
-        """Return a predictor with the present weights."""
+        """Return a predictor with the current weights."""
         header = ModelHeader.from_dict(self.learn.header, BENCHMARKS)
         return Predictor(header, torch_backend(self.learn.model.eval(), header, str(self.device)))
 
@@ -189,14 +189,15 @@ def render(results: Results, accuracy: Results) -> str:
         "The original config on a GPU",
         f"`python benchmarks/original_config.py`: configs/original-resnet18.yaml, {setting['train']:,}"
         f" complete rows for training, batches of 625 at 224 px, {setting['iterations per epoch']}"
-        f" iterations an epoch, {last:,} of the config's {ITERATIONS:,} iterations; evaluated on the"
+        f" iterations per epoch, {last:,} of the config's {ITERATIONS:,} iterations; evaluated on the"
         f" {setting['held out']:,} faces of held-out identities of [accuracy.md](accuracy.md) at the end of"
         f" each cycle of the learning rate; {setting['machine']}. RMSE in px of the 96 px images, one seed.",
         markdown_table(
             ["iterations", "epochs", "minutes", "RMSE", "flip averaging", "RMSE on the training faces"], rows
         ),
-        f"RMSE of every {CORRUPTED_EVERY}rd of the held-out faces, corrupted as in [release.md](release.md),"
-        f" compared with the {len(default_runs)} runs of the default config of [accuracy.md](accuracy.md):",
+        f"RMSE in px of every {CORRUPTED_EVERY}rd of the held-out faces, corrupted as in"
+        f" [release.md](release.md), compared with the mean of {len(default_runs)} runs of the default config"
+        " ([accuracy.md](accuracy.md)):",
         markdown_table(
             [
                 "corruption",
@@ -216,7 +217,7 @@ def main() -> None:
     parser = BenchmarkParser(__doc__, FILES)
     parser.add_data()
     parser.add_argument("--minutes", type=float, default=10.0, help="stop after this time")
-    parser.add_argument("--eager", action="store_true", help="do not compile anything")
+    parser.add_argument("--eager", action="store_true", help="do not compile augmentation and network")
     options, files = parser.parse()
     deadline = time.perf_counter() + 60 * options.minutes
     torch.backends.cudnn.benchmark = True

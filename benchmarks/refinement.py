@@ -1,9 +1,9 @@
-r"""Measure what it gains to re-estimate the crop from the predicted landmarks and run the model again.
+r"""Measure the gain of re-estimating the crop from the predicted landmarks and running the model again.
 
     python benchmarks/refinement.py --data facial-keypoints-detection.zip --frames faces68 \
         --run runs/release-resnet18
 
-Evaluated on whole video frames, also rotated ones, whose rows the run did not train on. Writes
+Evaluated on whole video frames, upright and rotated, whose rows the run was not trained on. Writes
 refinement.json and refinement.md after each measurement; results that are in refinement.json are not measured
 again.
 """
@@ -76,7 +76,7 @@ def measure(
     Parameters
     ----------
     crops
-        N initial crops.
+        N initial crops; None where the face was not detected.
     errors
         (N,) NME for each of `PASSES`.
     groups
@@ -145,13 +145,13 @@ def render(results: Results) -> str:
     return markdown_page(
         "Refinement",
         f"`python benchmarks/refinement.py`: {setting['frames']:,} whole frames that {setting['model']} was"
-        f" not trained on ([release.md](release.md)), no flip averaging; {setting['machine']}. The"
-        f" {setting['evaluated']:,} frames in which every detector finds the face are evaluated; of the"
-        " rotated ones all, or those in which CenterFace finds it. NME of the 15 landmarks by inter-ocular"
-        " distance. In each refinement pass the crop is re-estimated from the predicted landmarks,"
-        f" including roll beyond {ROLL_TOLERANCE:g}°, and the model runs again; predictions from similar"
-        " crops are combined by inverse-variance weighting. In parentheses the gain over no refinement, ±"
-        " the standard error over identities (bootstrap).",
+        f" not trained on ([release.md](release.md)), no flip averaging; {setting['machine']}. Evaluated on"
+        f" the {setting['evaluated']:,} frames in which every detector finds the face; with rotated frames,"
+        " on all of them, or on those in which CenterFace finds the face. NME of the 15 landmarks by"
+        " inter-ocular distance. In each refinement pass, the crop is re-estimated from the predicted"
+        f" landmarks, including roll beyond {ROLL_TOLERANCE:g}°, and the model runs again; predictions from"
+        " similar crops are combined by inverse-variance weighting. In parentheses: improvement over no"
+        " refinement in percentage points, ± standard error over identities (bootstrap).",
         markdown_table(["initial crop", "face detected", "no refinement", "1 pass", "2 passes"], rows),
     )
 

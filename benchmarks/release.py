@@ -37,7 +37,7 @@ def oracle_rank_correlation(predicted: NDArray[np.float32], labels: NDArray[np.f
     """Return the rank correlation of the errors with an estimate that uses the labels.
 
     The estimate for a landmark is its mean error over all faces, times the mean error of the other landmarks
-    of its face: what a confidence could know at best of how difficult a landmark and a face are.
+    of its face: it shows what a confidence could achieve that knows how difficult each landmark and face is.
     """
     from scipy.stats import spearmanr
 
@@ -80,7 +80,7 @@ def measure_frames(predictor: Predictor, frames: Sequence[Frame68]) -> dict[str,
 
 
 def measure_mixed(predictor: Predictor, dataset: LandmarkDataset) -> dict[str, float]:
-    """Measure the calibration on images of every quality."""
+    """Measure the calibration on images of mixed quality."""
     images, labels = mix_corruptions(dataset.images, dataset.points)
     predicted = predictor.predict_batch(images)
     calibration = measure_calibration(predicted.points, labels, predicted.scales, dataset.size)
@@ -115,12 +115,13 @@ def render(results: Results) -> str:
     return markdown_page(
         "The released models",
         "`python benchmarks/release.py`: faces of held-out identities (the validation rows of each run);"
-        f" {'; '.join(sorted({result['machine'] for result in results.values()}))}. RMSE in px of the 96 px"
-        " images, ± the standard error over identities (bootstrap), of each run; NME by inter-ocular"
-        " distance. Each run kept the epoch that was best on these same faces. In parentheses, next to the"
-        " rank correlation of confidence and accuracy: that of an estimate from the true mean errors of the"
-        " landmark and of the other landmarks of the face. *Mixed* is the calibration on images of every"
-        " quality: in turn one unchanged, and one with each corruption of the last table.",
+        f" {' or '.join(sorted({_evaluation_machine(result) for result in results.values()}))}. RMSE in px of"
+        " the 96 px images, ± standard error over identities (bootstrap); NME by inter-ocular distance. On"
+        " the same faces, the epoch of each run was selected, and its calibration factor was fitted. Rank"
+        " correlation of confidence and accuracy; in parentheses, for comparison, that of an estimate that"
+        " uses the labels: the mean errors of the landmark and of the other landmarks of the face. *Mixed*:"
+        " images of mixed quality, in turn one unchanged image and one with each corruption of the last"
+        " table.",
         markdown_table(
             [
                 "model",
@@ -137,7 +138,7 @@ def render(results: Results) -> str:
             [_table_row(name, result) for name, result in results.items()],
         ),
         *(
-            ["Mean ± standard deviation over seeds, which also draw the held-out identities:", seeds]
+            ["Mean ± standard deviation over seeds, each with other held-out identities:", seeds]
             if seeds
             else []
         ),
@@ -155,6 +156,11 @@ def render(results: Results) -> str:
             ],
         ),
     )
+
+
+def _evaluation_machine(result: Results) -> str:
+    """Return the machine without the data type of training: models are evaluated in float32."""
+    return str(result["machine"]).rpartition(", ")[0]
 
 
 def _table_row(name: str, result: Results) -> list[str]:

@@ -2,9 +2,9 @@
 
     python benchmarks/smoothing.py --model runs/default/model.onnx [--tracks tracks.npz]
 
-A synthetic face is moved along known paths, resampled between the pixels for every frame, with new camera
-noise in each; its landmarks are predicted once and filtered in several ways. With --tracks the predictions
-are kept in a file, and only missing ones are computed. Writes smoothing.json, smoothing.md and smoothing.png.
+A synthetic face moves along known paths; every frame is resampled at subpixel positions and gets new camera
+noise. The landmarks are predicted once and filtered in several ways. With --tracks the predictions are kept
+in a file, and only missing ones are computed. Writes smoothing.json, smoothing.md and smoothing.png.
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ from landmarks_fastai.visualization.style import STYLE
 MOTIONS = {"still": Motion(0.0), "slow": Motion(0.5), "fast": Motion(2.0, frequency_factor=2.5)}
 OCCLUDED_MOTIONS = {"still": Motion(0.0, occluded=True), "slow": Motion(0.5, occluded=True)}
 FPS = 25
-"""Frame rate of the occlusions, the simulations and the figure."""
+"""Frame rate of the occlusions, the simulated landmarks and the figure."""
 
 SEEDS = {FPS: (0, 1, 2), 15: (0,), 60: (0,)}
 """Seeds of the noise for each frame rate."""
 
 LANDMARK_CUTOFFS = Cutoffs(minimum=4.0, speed=3.0, derivative=2.0)
-"""Of the filter on each landmark alone, tuned like ours: more smoothing lags by more than a frame, less does
-not halve the jitter of slow motion."""
+"""For the filter on each landmark alone, tuned like those of `LandmarkSmoother`: stronger smoothing lags by
+more than a frame, weaker smoothing does not halve the jitter of slow motion."""
 
 PLOTTED = KAGGLE15.names.index("nose_tip")
 
 UNFILTERED, SMOOTHED, ALONE = "unfiltered", "smoothed", "each landmark alone"
 
 CONCLUSIONS = """
-Jitter from noise is what differs from seed to seed. Where the face is still or slow, jitter falls by more
-than half, with a lag of a third of a frame at 25 frames a second. On the fast path the jitter from noise
-falls by more than half too, but the total does not: most of the rest is the delay of the filter, which varies
-where the path turns, and therefore counts as jitter. The crop of the next frame is predicted from the
-velocity of the face. With an earlier model, jitter on this path was 0.43 px without this prediction, and
-0.25 px with it.
+Jitter from noise is the part that differs between seeds. On the still and the slow path, smoothing reduces
+the jitter by more than half, with a lag of a third of a frame at 25 frames per second. On the fast path, it
+reduces the jitter from noise by more than half as well, but not the total jitter: most of the rest is the
+lag of the filter, which varies where the path turns, and therefore counts as jitter. The crop of the next
+frame is predicted from the velocity of the face. With an earlier model, the jitter on this path was 0.43 px
+without this prediction, and 0.25 px with it.
 
-The cutoffs were tuned on such clips with an earlier model: 128 settings of our filter, and 56 of the same
+The cutoffs were tuned on such clips with an earlier model: 128 settings of the filter in use, and 56 of a
 filter on each landmark alone. None of the latter halved the jitter on the slow path with a lag of less than
 0.6 frames.
 """
@@ -75,7 +75,7 @@ filter on each landmark alone. None of the latter halved the jitter on the slow 
 
 
 class LandmarkFilter:
-    """The simpler filter for comparison: a One-Euro filter on the position of each landmark."""
+    """A simpler filter for comparison: a One-Euro filter on the position of each landmark."""
 
     def __init__(self) -> None:
         self.filter, self.time = OneEuroFilter(LANDMARK_CUTOFFS), 0.0
@@ -143,9 +143,9 @@ def mean_scores(errors: list[Floats]) -> dict[str, float]:
 
 
 def measure(clips: list[Floats], path: Path2D, fps: int, moves: bool) -> dict[str, dict[str, float]]:
-    """Compare the filters on one motion, filmed with the noise of several seeds."""
+    """Compare the filters on clips of one motion with the noise of several seeds."""
     moved = path(frame_times(fps))[:, None]
-    # the constant error of a landmark is no jitter, and therefore part of the reference
+    # a constant error of a landmark is not jitter, and therefore part of the reference
     references = [moved + (clip[..., :2] - moved).mean(axis=0) for clip in clips]
     rows = {}
     for name in FILTERS:
@@ -164,7 +164,7 @@ def measure(clips: list[Floats], path: Path2D, fps: int, moves: bool) -> dict[st
 
 
 def measure_occluded(clips: list[Floats], path: Path2D) -> dict[str, dict[str, float]]:
-    """Compare, while the face is occluded, no filter and smoothing without and with confidence."""
+    """Compare no filter and smoothing without and with confidence while the face is occluded."""
     times = frame_times(FPS)
     start, end = OCCLUDED_SECONDS
     moved, occluded = path(times)[:, None], (times >= start) & (times < end + 0.2)
@@ -246,18 +246,19 @@ def render(results: Results) -> str:
     setting = results["setting"]
     return markdown_page(
         "Temporal smoothing: jitter and lag",
-        f"`python benchmarks/smoothing.py`: a synthetic face, its crop {setting['side']:.0f} px, moves in"
-        f" frames of {WIDTH} × {HEIGHT} px for {setting['seconds']:g} s along sums of sines, with camera"
-        f" noise of {setting['noise']:g} gray levels; the released ResNet18, tracked from frame to frame;"
-        f" means over the seeds of the noise ({len(SEEDS[FPS])} at {FPS} frames a second, otherwise 1). The"
-        " reference of a landmark is the path plus its mean error. Jitter: RMS of the second difference"
-        " over time of the error, px. Lag: of the centroid of the landmarks behind the path, by least"
-        " squares, in frames. Error: RMS, px, including the distance due to lag. Speeds are maxima, in"
-        " crops a second.",
+        f"`python benchmarks/smoothing.py`: a synthetic face, whose crop has a side of {setting['side']:.0f}"
+        f" px, moves in frames of {WIDTH} × {HEIGHT} px for {setting['seconds']:g} s along sums of sines,"
+        f" with camera noise of {setting['noise']:g} gray levels. The released ResNet18, tracked from frame"
+        f" to frame; means over the seeds of the noise ({len(SEEDS[FPS])} at {FPS} frames per second,"
+        " otherwise 1). The reference of a landmark is the path plus the mean error of the landmark. Jitter:"
+        " RMS of the second difference of the error over time, px. Lag of the centroid of the landmarks"
+        " behind the path, by least squares, frames. Error: RMS, px, including the distance due to lag."
+        " Speeds are maxima, in sides of the crop per second.",
         _motion_table(results),
-        "![x of the tip of the nose unfiltered and smoothed, jitter and lag](smoothing.png)",
-        f"Simulated landmarks at {FPS} frames a second with noise of the same size: lag in frames of a mouth"
-        " that opens in 0.2 s, and of all landmarks of a head that tilts by 12° to either side at 0.35 Hz.",
+        "![x of the tip of the nose, unfiltered and smoothed; jitter and lag](smoothing.png)",
+        f"Simulated landmarks at {FPS} frames per second, with noise of the same size: lag in frames of a"
+        " mouth that opens in 0.2 s, and of all landmarks of a head that tilts by 12° to either side at"
+        " 0.35 Hz.",
         markdown_table(
             ["filter", "mouth", "tilt"],
             [
@@ -265,8 +266,8 @@ def render(results: Results) -> str:
                 for name, row in results["simulated"].items()
             ],
         ),
-        "A hand passes over the lower half of the face: jitter and error, px, of all landmarks during this"
-        f" time, at {FPS} frames a second. The confidence tells which landmarks are occluded.",
+        "A hand passes over the lower half of the face: jitter and error of all landmarks during this time,"
+        f" px, at {FPS} frames per second. The confidence indicates which landmarks are occluded.",
         markdown_table(
             ["motion", "filter", "jitter", "error"],
             [
@@ -355,7 +356,7 @@ def _draw_landmark(axes: Any, points: Floats, path: Path2D, whole: bool) -> None
     curves = {"reference": reference, **{name: apply_filter(name, points, FPS) for name in LINES}}
     for name, curve in curves.items():
         line = LINES.get(name, {"color": STYLE.ink, "linewidth": STYLE.line_width})
-        label = name if whole else None  # one legend serves both plots
+        label = name if whole else None  # one legend for both plots
         axes.plot(times[shown], curve[shown, PLOTTED, 0], label=label, **line)
 
 
@@ -363,7 +364,7 @@ FILES = ResultFiles("smoothing", render)
 
 
 def main() -> None:
-    """Film, filter, and write the results."""
+    """Render and track the clips, filter them, and write the results."""
     parser = BenchmarkParser(__doc__, FILES)
     parser.add_argument("--model", required=True, type=Path, help="model file with Kaggle's 15 landmarks")
     parser.add_argument("--tracks", type=Path, help="keep the predictions in this .npz file, and reuse them")

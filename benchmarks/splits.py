@@ -59,14 +59,14 @@ def render(results: Results) -> str:
     return markdown_page(
         "Validation RMSE of a split, and RMSE on held-out identities",
         f"`python benchmarks/splits.py`: the default network, {EPOCHS} epochs at 48 px without augmentation,"
-        f" on {setting['faces']:,} faces of which a fifth is held out by whole near-duplicate groups;"
-        f" {setting['machine']}. RMSE in px of the {setting['size']} px images, mean ± standard deviation"
-        f" over seeds {', '.join(map(str, SEEDS))}.",
+        f" on {setting['faces']:,} faces. A fifth of them is held out by whole near-duplicate groups; the"
+        f" rest is split at random or by groups; {setting['machine']}. RMSE in px of the {setting['size']} px"
+        f" images, mean ± standard deviation over seeds {', '.join(map(str, SEEDS))}.",
         markdown_table(
             ["split", "validation RMSE", "RMSE on held-out identities", "validation RMSE is too low by"], rows
         ),
         "The groups are derived from pixels, so some identities are still on both sides of the grouped split,"
-        " in another scene or under other lighting: its validation RMSE is slightly optimistic, too.",
+        " in different scenes or under different lighting; the same holds for the held-out identities.",
     )
 
 

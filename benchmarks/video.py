@@ -2,8 +2,8 @@
 
     python benchmarks/video.py --model runs/default/model.onnx --model runs/default/model.safetensors
 
-Draws a clip of 640 x 360 pixels with one moving face, 25 frames a second, and times each step alone and the
-whole command on the CPU, three times each. Writes video.json and video.md.
+Draws a clip of 640 x 360 pixels with one moving face at 25 frames per second, and times each step alone and
+the whole command on the CPU, three times each. Writes video.json and video.md.
 """
 
 from __future__ import annotations
@@ -115,12 +115,12 @@ def render(results: Results) -> str:
             rows.append([step, *(f"{np.median(ms):.1f} ({ms[0]:.1f}, {ms[-1]:.1f})" for ms in milliseconds)])
     rates = [f"{FRAMES / np.median(result[WHOLE]):.0f}" for result in backends.values()]
     return markdown_page(
-        "Time of each step of a video",
-        f"`python benchmarks/video.py`: {SIZE[0]} × {SIZE[1]}, {FPS} frames a second, one synthetic face,"
-        f" {FRAMES} frames; {setting['machine']}, {setting['cores']} cores, detector {setting['detector']}."
-        f" Milliseconds a frame: median of {RUNS} runs (minimum, maximum).",
+        "Time of each step of video processing",
+        f"`python benchmarks/video.py`: a video of {SIZE[0]} × {SIZE[1]} px with {FRAMES} frames, {FPS}"
+        f" frames per second and one synthetic face; {setting['machine']}, {setting['cores']} cores, detector"
+        f" {setting['detector']}. Milliseconds per frame: median of {RUNS} runs (minimum, maximum).",
         markdown_table(
-            ["step", *(BACKENDS.get(name, name) for name in backends)], [*rows, ["frames a second", *rates]]
+            ["step", *(BACKENDS.get(name, name) for name in backends)], [*rows, ["frames per second", *rates]]
         ),
         f"The detector ran {first['detections'][0]} times in {FRAMES} frames.",
     )

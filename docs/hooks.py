@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages that are generated from the code and from files outside docs/ at every build."""
+"""MkDocs hooks: at every build, generate pages from the code and from files outside docs/."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages to those in docs/."""
+    """Add the generated pages, and the images of the benchmarks, to the files in docs/."""
     pages = {
         "reference/cli.md": cli_page(),
         "reference/config.md": config_page(),
@@ -37,13 +38,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def cli_page() -> str:
-    """Return the reference of the command line, as typer documents the app."""
+    """Return the reference page of the command line, written by typer."""
     command = [sys.executable, "-m", "typer", "landmarks_fastai.cli.app", "utils", "docs"]
     text = subprocess.run(
         [*command, "--name", "landmarks-fastai", "--title", "Command line"],
         check=True, capture_output=True, text=True, cwd=ROOT,
     ).stdout  # fmt: skip
-    # the examples of the help texts are plain lines there
+    # typer writes the examples in the help texts as plain paragraphs; as code they keep their line breaks
     text = re.sub(r"^ {0,3}(landmarks-fastai .*)$", r"    \1", text, flags=re.MULTILINE)
     note = "In a checkout, `python cli.py` is the same as `landmarks-fastai`."
     return text.replace("# Command line\n", f"# Command line\n\n{note}\n", 1)
@@ -53,15 +54,16 @@ def cli_page() -> str:
 
 
 def config_page() -> str:
-    """Return the reference of all config keys, derived from the config classes."""
+    """Return the reference page of all config keys, derived from the config classes."""
     from landmarks_fastai.config.options import TrainConfig
 
     lines = [
         "# Config",
         "",
-        "Every key of a YAML config with its type, default and meaning. A config file lists only what",
-        "differs from the defaults, which are what we recommend; `--set key=value` overrides single keys.",
-        "A part with alternatives is chosen by `name`: `head: linear` is short for `head: {name: linear}`.",
+        "Every key of a YAML config with its type, default and meaning. The defaults are recommended, so",
+        "a config file lists only what differs from them; `--set key=value` overrides single keys.",
+        "Heads, augmentations, losses, optimizers and schedules are chosen by `name`: `head: linear` is",
+        "short for `head: {name: linear}`.",
         "",
     ]
     lines += _table_of(TrainConfig, "")
@@ -72,7 +74,7 @@ def config_page() -> str:
 
 
 def _section(key: str, field: FieldInfo, level: int) -> list[str]:
-    """Return the part of the reference below one key, recursively."""
+    """Return the lines of the section of one key and, recursively, of the keys below it."""
     lines = [f"{'#' * level} `{key}`", ""]
     if group := _options(field):
         lines += [str(group.__doc__), "", *_table_of(group, f"{key}.")]
@@ -93,7 +95,7 @@ def _section(key: str, field: FieldInfo, level: int) -> list[str]:
 
 
 def _table_of(group: type[BaseModel], prefix: str) -> list[str]:
-    """Return the table of a group's own keys; empty if it has none but its name."""
+    """Return the lines of the table of a class's keys, without `name`; empty if there are none."""
     rows = [
         f"| `{prefix}{name}` | {_type_name(field)} | {_default_of(field)} | {field.description or ''} |"
         for name, field in group.model_fields.items()
@@ -103,28 +105,24 @@ def _table_of(group: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _options(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the class of a group of options, or None."""
+    """Return the class of a field that is one group of options; None for other fields."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _alternatives(field: FieldInfo) -> list[type[BaseModel]]:
-    """Return the classes to choose from by name; none for other fields."""
+    """Return the classes of a field whose options are chosen by name; empty for other fields."""
     kinds = get_args(field.annotation) if get_origin(field.annotation) is Union else ()
     return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
 def _type_name(field: FieldInfo) -> str:
-    """Return a readable type, with its bounds."""
+    """Return the type of a field and its bounds, as Markdown."""
     if alternatives := _alternatives(field):
         return " or ".join(f"`{option.model_fields['name'].default}`" for option in alternatives)
     if _options(field):
         return "see below"
-    kind: Any = field.annotation
-    names = [arg.__name__ if isinstance(arg, type) else repr(arg) for arg in get_args(kind)] or [
-        kind.__name__
-    ]
-    text = " or ".join(f"`{_flat(name)}`" for name in names if name != "NoneType")
+    text = " or ".join(f"`{name}`" for name in _type_names(field.annotation))
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [
         f"{sign} {getattr(rule, attribute)}"
@@ -135,46 +133,61 @@ def _type_name(field: FieldInfo) -> str:
     return f"{text}, {', '.join(bounds)}" if bounds else text
 
 
-def _flat(name: str) -> str:
-    """Write the alternatives of a Literal without its wrapper."""
-    return name.removeprefix("typing.Literal[").removesuffix("]")
+def _type_names(annotation: Any) -> list[str]:
+    """Return the names of the types in an annotation, and the values of its Literals; None is left out."""
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    if arguments := get_args(annotation):
+        return [name for argument in arguments for name in _type_names(argument)]
+    return [] if annotation is NoneType else [annotation.__name__]
 
 
 def _default_of(field: FieldInfo) -> str:
+    """Return the default of a field, as Markdown."""
     default = field.get_default()
     if default is PydanticUndefined:
         return "required"
     if isinstance(default, BaseModel):
         return f"`{default.name}`" if hasattr(default, "name") else ""
-    return (
-        "unset" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
-    )
+    if default is None:
+        return "unset"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default:.4g}`" if isinstance(default, float) and len(str(default)) > 10 else f"`{default}`"
 
 
 # --- pages of files outside docs/ ----------------------------------------------------------------
 
 
 def outside_page(path: Path, folder: str) -> str:
-    """Return a Markdown file of the repository, with its relative links adapted to its place in the site."""
+    """Return the text of a Markdown file outside docs/, with its links adapted to the site.
+
+    Parameters
+    ----------
+    path
+        The file.
+    folder
+        Folder of the page in the site. Links to files that are not part of the site become their names.
+    """
 
     def adapt(match: re.Match[str]) -> str:
         text, target = match[1], match[2]
         if re.match(r"[a-z]+:|#", target):
             return match[0]
         file, _, anchor = target.partition("#")
-        place = SITE_PLACES.get((path.parent / file).resolve().relative_to(ROOT).as_posix())
-        resolved = (path.parent / file).resolve()
-        if place is None and resolved.parent == ROOT / "benchmarks" and resolved.suffix in (".md", ".png"):
-            place = f"benchmarks/{resolved.name}"
-        if place is None:  # a file that is not part of the site: its name says enough
+        source = (path.parent / file).resolve()
+        page = SITE_PAGES.get(source.relative_to(ROOT).as_posix())
+        if page is None and source.parent == ROOT / "benchmarks" and source.suffix in (".md", ".png"):
+            page = f"benchmarks/{source.name}"
+        if page is None:
             return f"`{text.strip('`')}`"
-        relative = "/".join([".."] * (folder.count("/") + 1)) + f"/{place}"
+        relative = "/".join([".."] * (folder.count("/") + 1)) + f"/{page}"
         return f"[{text}]({relative}{'#' + anchor if anchor else ''})"
 
     return re.sub(r"\[([^\]]*)\]\(([^)\s]+)\)", adapt, path.read_text(encoding="utf-8"))
 
 
-SITE_PLACES = {
+SITE_PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "reference/changelog.md",
     "models/README.md": "reference/models.md",

@@ -100,5 +100,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names, also those that are not imported yet."""
+    """List the public names, including those that are not imported yet."""
     return sorted({*globals(), *__all__})

@@ -1,8 +1,8 @@
-"""Pixel conventions, crops and similarity fits: the only place for each.
+"""Coordinate conventions, crops and similarity fits.
 
-Points are pixels (x, y), and the center of the top-left pixel is (0, 0). Boxes are edges (x0, y0, x1, y1),
-and the top-left corner of that same pixel is (0, 0): a whole W x H image is the box (0, 0, W, H). A point
-therefore lies half a pixel left of and above its position in edge coordinates.
+Points (x, y) are pixel coordinates: the center of the top-left pixel is (0, 0). Boxes (x0, y0, x1, y1) are
+edge coordinates: the top-left corner of that pixel is (0, 0), so a whole W x H image is the box (0, 0, W, H).
+A point (x, y) is therefore at (x + 0.5, y + 0.5) in edge coordinates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 ROLL_TOLERANCE = 10.0
-"""Degrees of roll up to which a crop stays upright; it is rotated by what goes beyond. Measured in
+"""Degrees of roll up to which a fitted crop stays upright; only the excess rotates it. Measured in
 benchmarks/refinement.md."""
 
 
@@ -33,9 +33,9 @@ class Crop:
     Parameters
     ----------
     left, top
-        Left and top edge before rotation, pixels of the image.
+        Left and top edge before rotation, in pixels of the image.
     side
-        Side length, pixels of the image.
+        Side length in pixels of the image.
     roll
         Rotation about the center in degrees, clockwise as seen on the screen (y points down).
     """
@@ -66,7 +66,7 @@ class Crop:
 
     def to_image(self, points: NDArray[np.floating], size: int) -> NDArray[np.float32]:
         """Map (…, 2) points of the `size` x `size` resized crop to pixels of the image."""
-        # in float64: float32 would round twice far to the right in a large image
+        # in float64, because intermediate float32 results would be rounded at large coordinates
         edges = (points.astype(np.float64) + 0.5) * (self.side / size) + (self.left, self.top)
         return np.asarray(rotate_points(edges, self.roll, self.center) - 0.5, dtype=np.float32)
 
@@ -85,7 +85,7 @@ def outside_square(points: NDArray[np.floating], size: int) -> NDArray[np.bool_]
 @overload
 def outside_square(points: Tensor, size: int) -> Tensor: ...
 def outside_square(points: Any, size: int) -> Any:
-    """Return which (…, 2) points lie outside a `size` x `size` image, as a (…) mask; False for NaN."""
+    """Return a (…) mask of the (…, 2) points that lie outside a `size` x `size` image; False for NaN."""
     return ((points < -0.5) | (points > size - 0.5)).any(-1)
 
 
@@ -95,10 +95,10 @@ def excess_roll(degrees: Floats | float) -> Floats:
 
 
 def crop_distance(first: Crop, second: Crop) -> float:
-    """Return how different two crops are in position and size, ignoring roll; 0 if they are equal.
+    """Return how much two crops differ in position and size, ignoring roll.
 
-    Distance of the centers relative to the geometric mean of the sides, plus the absolute log ratio of the
-    sides.
+    It is the distance of the centers divided by the geometric mean of the sides, plus the absolute logarithm
+    of the ratio of the sides.
     """
     distance = math.dist(first.center, second.center)
     return distance / math.sqrt(first.side * second.side) + abs(math.log(first.side / second.side))
@@ -107,7 +107,7 @@ def crop_distance(first: Crop, second: Crop) -> float:
 def center_crop(width: int, height: int) -> Crop:
     """Return the largest crop in the center of a `width` x `height` image, aligned to whole pixels.
 
-    Aligned, because half a pixel of centering would blur every pixel with its neighbor.
+    Without the alignment, an offset of half a pixel would blend each pixel with its neighbor.
     """
     side = min(width, height)
     return Crop((width - side) // 2, (height - side) // 2, side)
@@ -115,7 +115,7 @@ def center_crop(width: int, height: int) -> Crop:
 
 @dataclass(frozen=True)
 class Similarity:
-    """N similarity transforms from a shape to points, as complex numbers x + iy.
+    """N similarity transforms of a shape to points, with positions as complex numbers x + iy.
 
     ``point = points_mean + transform * (shape_point - shape_mean)``: the modulus of `transform` is the scale
     and its argument the rotation, clockwise as seen on the screen.
@@ -135,7 +135,7 @@ class Similarity:
     scatter: Floats
 
     def to_shape(self, points: Complex) -> Complex:
-        """Map (N, K) points into the frame of the shape."""
+        """Map (N, K) points into the coordinate system of the shape by the inverse transforms."""
         return (points - self.points_mean[:, None]) / self.transform[:, None] + self.shape_mean[:, None]
 
 
@@ -152,7 +152,7 @@ def fit_similarity(points: Complex, shape: Complex, weights: NDArray[Any]) -> Si
     shape
         (K,) complex, in any unit; finite.
     weights
-        (N, K), 0 or more; a mask is allowed.
+        (N, K), non-negative numbers or a mask.
 
     Returns
     -------
@@ -175,11 +175,11 @@ def to_complex(points: NDArray[np.floating]) -> Complex:
 
 
 def fit_crop(points: NDArray[np.floating], mean_shape: NDArray[np.floating]) -> Crop | None:
-    """Return the crop in which the landmarks lie as they do on average in training.
+    """Return the crop that places the landmarks as they are placed on average in the training crops.
 
-    Center and rotation are those of the least-squares similarity (`fit_similarity`). The scale is the ratio
-    of the root mean square distances from the centroid, which does not shrink when the fit is poor. Only roll
-    beyond `ROLL_TOLERANCE` rotates the crop.
+    Center and roll are those of the least-squares similarity (`fit_similarity`). The side is the ratio of the
+    root mean square distances from the centroid, which does not shrink when the fit is poor. Only the roll in
+    excess of `ROLL_TOLERANCE` rotates the crop.
 
     Parameters
     ----------
@@ -211,7 +211,9 @@ def fit_crop(points: NDArray[np.floating], mean_shape: NDArray[np.floating]) -> 
 
 
 def extract_crop(image: NDArray[np.uint8], crop: Crop, size: int, channels: int) -> NDArray[np.uint8]:
-    """Cut a crop out of an image and resize it with antialiasing; edge pixels are repeated outside the image.
+    """Cut a crop out of an image and resize it with antialiasing.
+
+    Outside the image, its edge pixels are repeated.
 
     Parameters
     ----------
@@ -255,24 +257,27 @@ def extract_crop(image: NDArray[np.uint8], crop: Crop, size: int, channels: int)
 
 
 def _extract_rotated(image: NDArray[np.uint8], crop: Crop, size: int, channels: int) -> NDArray[np.uint8]:
-    """Extract an upright region around the crop at twice the resolution, rotate it, and resize.
+    """Extract an upright region around the crop at twice the resolution, rotate it, and resize it.
 
-    At twice the resolution because bilinear sampling between pixels blurs. Pillow's bicubic transform would
-    not blur, but shifts edges by up to a tenth of a pixel.
+    The doubled resolution reduces the blur of bilinear interpolation. Pillow's bicubic interpolation
+    would not blur, but shifts edges by up to a tenth of a pixel.
     """
     border = 2  # reach of the final resize filter beyond the crop
-    fine = 2 * size + 2 * border
+    rotated_size = 2 * size + 2 * border
     angle = math.radians(crop.roll)
     cos, sin = math.cos(angle), math.sin(angle)
-    wide = math.ceil(fine * (abs(cos) + abs(sin))) + 2
-    side = wide * crop.side / (2 * size)
+    region_size = math.ceil(rotated_size * (abs(cos) + abs(sin))) + 2
+    side = region_size * crop.side / (2 * size)
     x, y = crop.center
-    region = extract_crop(image, Crop(x - side / 2, y - side / 2, side), wide, channels)
-    flat = Image.fromarray(region[..., 0] if channels == 1 else region)
-    # Pillow maps each output position, in edge coordinates, to its source
-    left, top = (wide + (sin - cos) * fine) / 2, (wide - (sin + cos) * fine) / 2
+    region = extract_crop(image, Crop(x - side / 2, y - side / 2, side), region_size, channels)
+    source = Image.fromarray(region[..., 0] if channels == 1 else region)
+    # Pillow's matrix maps each output position, in edge coordinates, to its position in the source
+    left = (region_size + (sin - cos) * rotated_size) / 2
+    top = (region_size - (sin + cos) * rotated_size) / 2
     matrix = (cos, -sin, left, sin, cos, top)
-    upright = flat.transform((fine, fine), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    box = (border, border, fine - border, fine - border)
-    resized = upright.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    rotated = source.transform(
+        (rotated_size, rotated_size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
+    box = (border, border, rotated_size - border, rotated_size - border)
+    resized = rotated.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized).reshape(size, size, channels)

@@ -1,4 +1,4 @@
-"""The value that carries landmarks: predicted, tracked, averaged, drawn and written as one type."""
+"""`Landmarks`, the one type of predicted, tracked, averaged, drawn and saved landmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 class Landmarks:
     """Landmarks of N faces (or other objects).
 
-    They usually belong to one image; `Predictor.predict_batch` returns those of N images of one face each.
+    Usually the N faces of one image; `Predictor.predict_batch` returns those of N images with one face each.
 
     Parameters
     ----------
@@ -28,20 +28,20 @@ class Landmarks:
     schema
         Names of the K landmarks.
     confidence
-        (N, K) float32, the model's probability that a landmark lies within 2.5 % of the crop's side of its
-        true position, along x and along y. NaN where the model does not estimate it, and for labels.
+        (N, K) float32, the predicted probability that the errors along x and along y are both at most 2.5 %
+        of the crop's side. NaN where the model does not estimate it, and for labels.
     scales
         (N, K) float32, expected absolute error along each axis (the scale of a Laplace distribution), in
         pixels of the image; NaN where unknown.
     crops
-        N crops in which the landmarks were found; None for labels.
+        The N crops in which the landmarks were predicted; None for labels.
     track_ids
         N track IDs; None outside videos.
 
     Raises
     ------
     UserError
-        If the shapes do not agree.
+        If the shapes are inconsistent.
     """
 
     points: Floats
@@ -52,7 +52,7 @@ class Landmarks:
     track_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Check that the shapes agree."""
+        """Check that the shapes are consistent."""
         n, k = len(self.points), len(self.schema)
         if self.points.shape != (n, k, 2):
             raise UserError(
@@ -69,7 +69,7 @@ class Landmarks:
 
     @classmethod
     def from_points(cls, points: ArrayLike, schema: LandmarkSchema) -> Landmarks:
-        """Wrap (N, K, 2) or (K, 2) points, such as labels, without confidence or crops."""
+        """Create landmarks from (N, K, 2) or (K, 2) points, such as labels, without confidence or crops."""
         array = np.asarray(points, np.float32)
         array = array[None] if array.ndim == 2 else array
         unknown = np.full(array.shape[:2], np.nan, np.float32)
@@ -82,7 +82,10 @@ class Landmarks:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Landmarks], schema: LandmarkSchema) -> Landmarks:
-        """Join the faces of several landmarks of one schema; of no parts, return `empty`."""
+        """Concatenate the faces of all parts, which share one schema; without parts, return `empty`.
+
+        Crops and track IDs are kept only if every part has them.
+        """
         if not parts:
             return cls.empty(schema)
         crops = [part.crops for part in parts]
@@ -92,8 +95,8 @@ class Landmarks:
             schema,
             np.concatenate([part.confidence for part in parts]),
             np.concatenate([part.scales for part in parts]),
-            None if None in crops else tuple(crop for some in crops for crop in some or ()),
-            None if None in track_ids else tuple(number for some in track_ids for number in some or ()),
+            None if None in crops else tuple(crop for part in crops for crop in part or ()),
+            None if None in track_ids else tuple(number for part in track_ids for number in part or ()),
         )
 
     def __len__(self) -> int:
@@ -101,11 +104,11 @@ class Landmarks:
         return len(self.points)
 
     def __iter__(self) -> Iterator[Landmarks]:
-        """Yield the faces one by one, each as the landmarks of one face."""
+        """Yield each face as `Landmarks` of length 1."""
         return (self[[index]] for index in range(len(self)))
 
     def __getitem__(self, rows: Sequence[int] | slice | NDArray[np.int64]) -> Landmarks:
-        """Return the landmarks of some of the faces, in the given order."""
+        """Return the selected faces, in the given order."""
         chosen = np.arange(len(self))[rows]
         return Landmarks(
             self.points[chosen],
@@ -117,12 +120,12 @@ class Landmarks:
         )
 
     def select(self, schema: LandmarkSchema) -> Landmarks:
-        """Return the landmarks that `schema` names, in its order.
+        """Return the landmarks that are in `schema`, in its order.
 
         Raises
         ------
         UserError
-            If one of them is not among these landmarks.
+            If one of them is missing.
         """
         missing = [name for name in schema.names if name not in self.schema.names]
         if missing:

@@ -1,4 +1,4 @@
-"""Landmark schemas: the names of the landmarks, which ones mirror each other, and how they are connected.
+"""Landmark schemas: the names, flip pairs, skeleton and eyes of a set of landmarks.
 
 Left and right are the subject's own.
 """
@@ -15,26 +15,27 @@ from landmarks_fastai.errors import UserError
 
 @dataclass(frozen=True)
 class LandmarkSchema:
-    """Names of K landmarks, in order, with their flip pairs, skeleton and eyes.
+    """The names of K landmarks, their flip pairs, skeleton and eyes.
 
     Parameters
     ----------
     name
         Name of the schema, stored in model files.
     names
-        The K landmark names, in the order of every `(…, K, 2)` array.
+        The K landmark names, in the order of the landmarks in `(…, K, 2)` arrays.
     flip_pairs
         Pairs of names that are exchanged when an image is mirrored. Empty if none are known.
     skeleton
-        Chains of names that are drawn connected.
+        Chains of landmarks that are drawn as connected lines.
     eyes
-        Names of the landmarks of the left eye and of the right eye; the distance between their means is the
-        inter-ocular distance. None if the schema has no eyes.
+        Landmarks of the left eye and of the right eye; the distance between their means is the inter-ocular
+        distance. None if the schema has no eyes.
 
     Raises
     ------
     UserError
-        If a pair, chain or eye contains a name that is not in `names`, or a name occurs twice.
+        If `names` is empty or has duplicates, a landmark is in two flip pairs, or a pair, chain or eye
+        contains a name that is not in `names`.
     """
 
     name: str
@@ -44,7 +45,7 @@ class LandmarkSchema:
     eyes: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
-        """Check that all names refer to landmarks."""
+        """Check the names and all references to them."""
         if len(set(self.names)) != len(self.names) or not self.names:
             raise UserError(f"schema {self.name}: at least one landmark is needed, and names must be unique")
         paired = [name for pair in self.flip_pairs for name in pair]
@@ -107,7 +108,9 @@ class LandmarkSchema:
 
 
 def schema_from_names(name: str, names: Sequence[str]) -> LandmarkSchema:
-    """Return the built-in schema with these names, or a new one whose left/right names are flip pairs.
+    """Return the built-in schema with these names, or a new one whose flip pairs are inferred from the names.
+
+    Names that differ only in "left" and "right", or "l" and "r", as a separate word are a pair.
 
     Examples
     --------
@@ -117,7 +120,7 @@ def schema_from_names(name: str, names: Sequence[str]) -> LandmarkSchema:
     for known in SCHEMAS.values():
         if tuple(names) == known.names:
             return known
-    # "left" only as a separate word: "cleft" has no mirror image
+    # only as a separate word: "cleft" is not the left half of a pair
     left = re.compile(r"(?<![a-z])(left|l)(?![a-z])", re.IGNORECASE)
     mirrored = {"left": "right", "l": "r", "Left": "Right", "L": "R", "LEFT": "RIGHT"}
     pairs = []
@@ -206,5 +209,7 @@ def _ibug68() -> LandmarkSchema:
 
 
 IBUG68 = _ibug68()
+"""The 68 landmarks of iBUG 300-W."""
 
 SCHEMAS = {KAGGLE15.name: KAGGLE15, IBUG68.name: IBUG68}
+"""The built-in schemas by name."""

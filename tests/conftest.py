@@ -29,7 +29,7 @@ from landmarks_fastai.model_files.saving import save_model
 from landmarks_fastai.networks.build import build_network
 from landmarks_fastai.schema import KAGGLE15
 
-# no deadline: no test measures time, and a busy machine must not make one fail
+# no deadline: examples are not timed, because a busy machine must not make a test fail
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
@@ -56,7 +56,7 @@ def kaggle_zip() -> Path:
 
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Replace the user's cache folder by one that all tests share."""
+    """Replace the user's cache folder with one that all tests share."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("LANDMARKS_FASTAI_CACHE", str(folder))
     os.environ.setdefault("MPLBACKEND", "agg")

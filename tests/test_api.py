@@ -46,7 +46,7 @@ def run_python(code: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
-def test_import_of_package_imports_no_other_package() -> None:
+def test_import_of_package_imports_no_heavy_package() -> None:
     code = f"import sys, landmarks_fastai; print([name for name in {HEAVY} if name in sys.modules])"
     assert run_python(code) == "[]\n"
 
@@ -59,13 +59,13 @@ def test_import_of_landmark_types_imports_numpy_and_pillow_only() -> None:
     assert run_python(code) == "['numpy', 'PIL']\n"
 
 
-def test_all_contains_the_public_names() -> None:
+def test_all_lists_public_names() -> None:
     assert set(lm.__all__) == NAMES
     assert len(lm.__all__) == len(NAMES)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_public_name_is_what_it_is_called(name: str) -> None:
+def test_public_name_is_object_of_that_name(name: str) -> None:
     value: Any = getattr(lm, name)
     assert not isinstance(value, ModuleType)
     if name != "__version__":
@@ -81,7 +81,7 @@ def test_dir_lists_public_names_before_they_are_imported() -> None:
     assert run_python(code) == "True False\n"
 
 
-def test_unknown_name_is_attribute_error() -> None:
+def test_unknown_name_raises() -> None:
     name = "predict"
     with pytest.raises(AttributeError, match=r"^module 'landmarks_fastai' has no attribute 'predict'$"):
         getattr(lm, name)
@@ -89,7 +89,7 @@ def test_unknown_name_is_attribute_error() -> None:
         exec("from landmarks_fastai import nothing")
 
 
-def test_example_of_docstring_runs(
+def test_docstring_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lm.__doc__ is not None

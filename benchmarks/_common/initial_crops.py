@@ -1,4 +1,4 @@
-"""Predictions in whole frames: the crops that they start from, and their errors."""
+"""Predictions in whole frames: their initial crops, and their errors."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ DISPLACED = {
     "true crop, 1.3 times too large": (0.0, 1.3),
     "true crop, 1.3 times too small": (0.0, 1 / 1.3),
 }
-"""Crops that are wrong on purpose: shift as a fraction of the side, and factor of the side."""
+"""Deliberately inaccurate crops: shift as a fraction of the side, and factor of the side."""
 
 read_frame = cache(read_image)
 
 
 def initial_crops(frames: Sequence[Frame68]) -> dict[str, list[Crop | None]]:
-    """Return the first crop of each frame by its origin; None where a detector misses the face."""
+    """Return the initial crops of the frames by their origin; None where a detector misses the face."""
     crops: dict[str, list[Crop | None]] = {"true crop": [frame.crop for frame in frames]}
     for name, (shift, factor) in DISPLACED.items():
         crops[name] = [_displace(frame.crop, shift, factor) for frame in frames]
@@ -71,7 +71,7 @@ def image_errors(
     crops: Sequence[Crop | None],
     refine: int,
 ) -> NDArray[np.float64]:
-    """Return the NME by inter-ocular distance of each image, predicted from a given crop.
+    """Return the NME (inter-ocular distance) of the landmarks predicted in each image from its initial crop.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def image_errors(
     labels
         (N, 15, 2) pixels of the images.
     crops
-        N initial crops, or None.
+        N initial crops; None where there is none.
     refine
         Number of refinement passes.
 

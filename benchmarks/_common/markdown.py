@@ -14,7 +14,7 @@ def markdown_page(title: str, *blocks: str) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; a short row is filled up with empty cells."""
+    """Return a table; short rows are padded with empty cells."""
     lines = [header, ["---"] * len(header)]
     lines += [[*row, *[""] * (len(header) - len(row))] for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -26,7 +26,7 @@ def mean_and_std(values: ArrayLike, form: str = ".3f") -> str:
     Parameters
     ----------
     values
-        (n,) one value a run.
+        (n,) one value per run.
     form
         Format of both numbers; its "+" applies to the mean only.
     """

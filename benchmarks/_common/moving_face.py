@@ -1,4 +1,4 @@
-"""A synthetic video of one face that moves along a known path."""
+"""A synthetic video of a face that moves along a known path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENLARGEMENT = 3
 """The face is drawn larger than in the frames by this factor."""
 
 NOISE = 6.0
-"""Standard deviation of the camera noise, gray levels of 255."""
+"""Standard deviation of the camera noise, gray levels."""
 
 SECONDS = 5.0
 
@@ -31,7 +31,7 @@ WAVES = (((1.0, 0.19, 0.0), (0.5, 0.5, 1.0)), ((0.6, 0.26, 2.0), (0.3, 0.58, 0.5
 """Amplitude, frequency in Hz and phase of the sines along x and along y."""
 
 OCCLUDED_SECONDS = (2.0, 3.6)
-"""Start and end of the time in which a hand passes over the lower half of an occluded face."""
+"""Start and end of the time in which a hand passes over the lower half of the face, seconds."""
 
 HAND_HALF_SIDE, HAND_COLOR = 0.22, (180, 140, 120)
 """Half side of the hand as a fraction of the face's crop, and its color."""
@@ -44,7 +44,7 @@ class Motion:
     Parameters
     ----------
     speed
-        Highest speed, sides of the face's crop a second.
+        Highest speed, in sides of the face's crop per second.
     frequency_factor
         Factor of the frequencies of `WAVES`.
     occluded
@@ -72,14 +72,14 @@ def _waves(times: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Scene:
-    """The photo that is filmed, and the crop of the face in it."""
+    """The photo from which the frames are cropped, and the crop of the face in it."""
 
     photo: NDArray[np.uint8]
     face: Crop
 
     @classmethod
     def draw(cls, predictor: Predictor) -> Scene:
-        """Draw a scene; its crop is that of the predictor's training."""
+        """Draw a scene; the crop of its face is like those that the predictor was trained on."""
         photo, points = draw_synthetic_photo(0, (ENLARGEMENT * WIDTH, ENLARGEMENT * HEIGHT))
         face = predictor.crop_around(points)
         assert face is not None
@@ -105,7 +105,7 @@ class Scene:
         return extract_crop(self.photo, Crop(left, top, ENLARGEMENT * WIDTH), WIDTH, 3)[:HEIGHT]
 
     def add_hand(self, frame: NDArray[np.uint8], position: Floats, time: float) -> NDArray[np.uint8]:
-        """Return a frame with the hand, which moves with the face, if it is visible at that time."""
+        """Return a frame with the hand if it is visible at that time; it moves with the face."""
         start, end = OCCLUDED_SECONDS
         if not start <= time < end:
             return frame
@@ -119,7 +119,7 @@ class Scene:
 
 
 def track_face(predictor: Predictor, scene: Scene, motion: Motion, fps: int, seed: int) -> Floats:
-    """Film the moving face, and return its predicted points and their confidence, (N, K, 3) for N frames."""
+    """Render and track the moving face; return (N, K, 3) predicted x, y and confidence for N frames."""
     times = frame_times(fps)
     positions = scene.path(motion)(times)
     rng = np.random.default_rng(seed)

@@ -66,7 +66,7 @@ class ResultFiles:
         return True
 
     def add(self, key: Key, value: object, setting: Results) -> None:
-        """Add one value and update the setting, keeping what other processes have written meanwhile."""
+        """Add one value and update the setting, keeping what other processes have written in the meantime."""
         results = self.read()
         if setting:
             results["setting"] = results.get("setting", {}) | setting
@@ -82,7 +82,7 @@ def run_missing(files: ResultFiles, setting: Results, measurements: Iterable[Mea
     """Run the measurements that the JSON file lacks, in order, and write both files after each.
 
     A benchmark can therefore be stopped at any time, continues when it is called again, and can run in
-    several processes at once if each is given other measurements.
+    several processes at once if they are given different measurements.
     """
     for key, measure in measurements:
         if files.contains(key):

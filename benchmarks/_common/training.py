@@ -1,6 +1,6 @@
 """Training on given rows, and evaluation on others.
 
-Scores are those of the last weights: no epoch is selected by the rows that the model is evaluated on.
+The last weights are evaluated: no epoch is selected on the rows that the model is evaluated on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MONITORED = 64
 
 
 class PrintReporter(SilentReporter):
-    """Reporter that prints messages, and one line an epoch."""
+    """Reporter that prints messages, and one line per epoch."""
 
     def note(self, text: str) -> None:
         """Print a message."""

@@ -21,7 +21,7 @@ from landmarks_fastai.errors import LandmarksError
 
 app = typer.Typer(
     help=(
-        "Train, evaluate and run landmark detectors. Any command takes --debug, which prints the"
+        "Train, evaluate and run landmark detectors. Every command accepts --debug, which prints the"
         " traceback of an error."
     ),
     add_completion=False,

@@ -9,7 +9,8 @@ import typer
 
 def configs(
     name: Annotated[
-        Optional[str], typer.Argument(help="Print this config, with all defaults, as YAML.", metavar="NAME")
+        Optional[str],
+        typer.Argument(help="Config to print as YAML, with all defaults filled in.", metavar="NAME"),
     ] = None,
 ) -> None:
     """List the built-in configs, or print one.

@@ -31,22 +31,22 @@ def data(
         Optional[Path],
         typer.Option(
             "--audit",
-            help="Rank the labels of a cross-validation by how likely they are wrong. Takes no other option"
-            " but --out.",
+            help="Rank the rows of a cross-validation by how likely their labels are wrong. Accepts no other"
+            " option but --out.",
             metavar="RUN",
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the images and the audit.", metavar="FOLDER")
+        Path, typer.Option("--out", help="Folder for samples.png, or for the audit.", metavar="FOLDER")
     ] = Path("data-report"),
 ) -> None:
     """Summarize and check a data set.
 
-    Prints label counts and suspicious labels, and draws samples, raw and augmented.
+    Prints label counts, suspicious labels and near-duplicates, and draws random rows, raw and augmented.
 
-    With --audit, rank the labels by their distance from the out-of-fold predictions of `train --folds`, and
-    write audit.csv and audit.png. With its column action filled in (drop, unlabel or move), audit.csv is a
-    file for --corrections.
+    With --audit, ranks the rows by how much their labels contradict the out-of-fold predictions of
+    `train --folds`, and writes audit.csv and audit.png. When its column action is filled in (drop, unlabel or
+    move), audit.csv is a file for --corrections.
 
     For example:
 
@@ -96,5 +96,5 @@ def _audit(run: Path, out: Path) -> None:
     with download_progress() as progress:
         result = audit(run, out, progress=progress)
     typer.echo(f"{len(result.label_errors):,} rows, the most likely label errors first: {result.table}")
-    typer.echo(f"the first {result.shown}, label and prediction: {result.sheet}")
+    typer.echo(f"labels and predictions of the first {result.shown}: {result.sheet}")
     typer.echo("fill in the column action (drop, unlabel or move), then train with --corrections")

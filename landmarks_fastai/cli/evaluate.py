@@ -17,13 +17,15 @@ def evaluate(
         Optional[Path],
         typer.Option(
             "--out",
-            help="Folder for the report. Default: the folder evaluation next to the model.",
+            help="Folder for the report. Default: evaluation, in the folder of the model.",
             metavar="FOLDER",
         ),
     ] = None,
     rows: Annotated[
         str,
-        typer.Option("--rows", help="auto (rows that the model was not trained on) or all.", metavar="ROWS"),
+        typer.Option(
+            "--rows", help="auto (only rows that the model was not trained on) or all.", metavar="ROWS"
+        ),
     ] = "auto",
     flip: Annotated[
         bool, typer.Option("--flip", help="Average with the prediction on the mirrored image.")
@@ -33,10 +35,10 @@ def evaluate(
 ) -> None:
     """Evaluate a model on labeled data.
 
-    Prints metrics, errors by landmark and calibration, and saves plots and the 16 worst rows.
+    Prints metrics, errors by landmark and the calibration, and saves plots and the 16 worst rows.
 
-    On the data it was trained with, a model is evaluated on its validation rows only. Several models are
-    evaluated as their average, on rows that none of them was trained on.
+    Without --data, the data set of the run is used. On this data, only rows that the model was not trained on
+    are evaluated. Several models are evaluated as an ensemble, on rows that none of them was trained on.
 
     For example:
 

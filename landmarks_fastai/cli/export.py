@@ -11,16 +11,21 @@ from landmarks_fastai.cli.options import OverwriteOption
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Run folder or .safetensors file.")],
+    model: Annotated[
+        Path, typer.Argument(help="Run folder, .safetensors file or released model.", metavar="MODEL")
+    ],
     out: Annotated[Path, typer.Option("--out", help="File to write: .safetensors or .onnx.", metavar="FILE")],
     half: Annotated[
-        bool, typer.Option("--half", help="Store the weights at half precision: half the size.")
+        bool,
+        typer.Option(
+            "--half", help="Store the weights at half precision, which halves the size (.safetensors only)."
+        ),
     ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write a model as one file to distribute.
+    """Write a model as a single file for distribution.
 
-    The predictions of the new file are compared with those of the model before it is kept.
+    Before the file is kept, its predictions are compared with those of the model.
 
     For example:
 

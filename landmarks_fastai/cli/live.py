@@ -18,7 +18,7 @@ from landmarks_fastai.utils.text import format_count
 
 def live(
     camera: Annotated[
-        str, typer.Option("--camera", help="Index of the camera, or a video file or URL.", metavar="CAMERA")
+        str, typer.Option("--camera", help="Index of a camera, a video file or a URL.", metavar="CAMERA")
     ] = "0",
     models: ModelsOption = None,
     no_smooth: NoSmoothOption = False,
@@ -26,9 +26,9 @@ def live(
     device: DeviceOption = "auto",
     trust_pickle: TrustOption = False,
 ) -> None:
-    """Show a camera with landmarks in a window.
+    """Show the image of a camera with landmarks in a window.
 
-    The window also shows the frame rate; q or Esc closes it.
+    The window also shows the track IDs and the frame rate; q or Esc closes it.
 
     For example:
 

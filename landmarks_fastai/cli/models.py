@@ -1,4 +1,4 @@
-"""Opening the models and detectors that the options name, and printing which models are used."""
+"""Opening the models and the detector that the options choose, and printing which models are used."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def choose_models(models: Sequence[Path] | None) -> list[Path]:
     Parameters
     ----------
     models
-        Runs, model files or names; None or empty for the default model, which is printed with the reason for
-        its choice.
+        Run folders, model files or names of released models; None or empty for the default model, which is
+        printed with the reason for its choice.
     """
     from landmarks_fastai.model_files.discovery import default_models, resolve_models
 

@@ -15,25 +15,27 @@ DEFAULT_CONFIG = "default"
 ConfigOption = Annotated[
     str,
     typer.Option(
-        "--config", "-c", help="Name of a config (listed by `configs`), or a YAML file.", metavar="NAME"
+        "--config", "-c", help="Name of a built-in config (see `configs`), or YAML file.", metavar="NAME"
     ),
 ]
 SetOption = Annotated[
     Optional[list[str]],
-    typer.Option("--set", help="Override any option of the config. Repeatable.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set", help="Override a key of the config; the value is YAML. Repeatable.", metavar="KEY=VALUE"
+    ),
 ]
 DataOption = Annotated[
     Optional[str],
     typer.Option(
         "--data",
-        help="kaggle, synthetic, or a path: Kaggle's zip or CSV, or the CSV or folder of your own images.",
+        help="kaggle, synthetic, or a path: Kaggle's zip or CSV, your own CSV, or a folder with one of them.",
         metavar="SOURCE",
     ),
 ]
 CorrectionsOption = Annotated[
     Optional[Path],
     typer.Option(
-        "--corrections", help="CSV of corrected labels; data --audit writes a template.", metavar="CSV"
+        "--corrections", help="CSV of corrected labels; `data --audit` writes a template.", metavar="CSV"
     ),
 ]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of all random numbers.")]
@@ -65,7 +67,9 @@ ModelsArgument = Annotated[
 ]
 DetectorOption = Annotated[
     str,
-    typer.Option("--detector", help="auto, centerface, dlib, yunet, or none (the center crop of the image)."),
+    typer.Option(
+        "--detector", help="Face detector: auto, centerface, dlib, yunet, or none (the center crop)."
+    ),
 ]
 RefineOption = Annotated[
     Optional[int],

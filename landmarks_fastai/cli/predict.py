@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """Options of the prediction on images, which have no effect with --use-dataset."""
+    """Options of `predict` that have no effect with --use-dataset."""
 
     json: bool
     csv: bool
@@ -50,25 +50,28 @@ def predict(
     ] = None,
     models: ModelsOption = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the drawings and landmarks.", metavar="FOLDER")
+        Path, typer.Option("--out", help="Folder for the drawings and the landmarks.", metavar="FOLDER")
     ] = Path("predictions"),
-    json: Annotated[bool, typer.Option("--json", help="Write landmarks.json (the default).")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Write landmarks.json (the default without --csv).")
+    ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Write landmarks.csv.")] = False,
     box: Annotated[
         Optional[str],
         typer.Option(
             "--box",
-            help="Edges of the only face, px. Default: every detected face.",
+            help="Box around the only face: its edges in pixels. Default: every detected face.",
             metavar="X0,Y0,X1,Y1",
         ),
     ] = None,
     detector: DetectorOption = "auto",
     refine: RefineOption = None,
-    names: Annotated[bool, typer.Option("--names", help="Draw the name of each landmark.")] = False,
+    names: Annotated[bool, typer.Option("--names", help="Draw the names of the landmarks.")] = False,
     use_dataset: Annotated[
         bool,
         typer.Option(
-            "--use-dataset", help="Draw labels and predictions of the first 3 rows of --data instead."
+            "--use-dataset",
+            help="Instead of images, draw labels and predictions of the first 3 rows of --data.",
         ),
     ] = False,
     data: DataOption = None,
@@ -112,7 +115,7 @@ def parse_box(text: str) -> Box:
         x0, y0, x1, y1 = (float(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"--box {text}: write four numbers, x0,y0,x1,y1 in pixels") from None
-    if not (-math.inf < x0 < x1 < math.inf and -math.inf < y0 < y1 < math.inf):  # also refuses NaN
+    if not (-math.inf < x0 < x1 < math.inf and -math.inf < y0 < y1 < math.inf):  # also true for NaN
         raise UserError(f"--box {text}: x0 must be less than x1, and y0 less than y1")
     return x0, y0, x1, y1
 
@@ -120,7 +123,7 @@ def parse_box(text: str) -> Box:
 def _check_options(
     use_dataset: bool, images: Sequence[str] | None, data: str | None, options: ImageOptions
 ) -> None:
-    """Refuse options that exclude each other."""
+    """Raise a UserError if options exclude each other."""
     if use_dataset == bool(images):
         raise UserError("name at least one image, or use --use-dataset instead")
     if not use_dataset and data is not None:

@@ -46,7 +46,7 @@ class TrainingProgress:
             self.bar.stop()
 
     def start(self, summary: RunSummary) -> None:
-        """Print data, model and device; of the next fold, only the lines that differ from the last fold."""
+        """Print data, model and device; for later folds, only the lines that have changed."""
         lines = summary_lines(summary)
         for line in lines:
             if line not in self.summary:

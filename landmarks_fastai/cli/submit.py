@@ -23,7 +23,7 @@ def submit(
 ) -> None:
     """Write a submission for Kaggle.
 
-    The submission is for the competition Facial Keypoints Detection.
+    Predicts the test images of the competition Facial Keypoints Detection.
 
     For example:
 

@@ -31,7 +31,7 @@ def print_report(report: Report) -> None:
         if scores.faces:
             groups.add_row(name, f"{scores.faces:,}", *_score_cells(scores, report.mean_nme(scores)))
     console.print(groups, "")
-    landmarks = _table("landmark", "labeled", "mean px", "RMSE px", "95% below px")
+    landmarks = _table("landmark", "labeled", "mean px", "RMSE px", "p95 px")
     for landmark in report.landmarks:
         numbers = (landmark.mean_distance, landmark.rmse, landmark.p95)
         landmarks.add_row(
@@ -73,11 +73,11 @@ def _print_calibration(console: Console, calibration: Calibration | None) -> Non
         return
     console.print(
         "",
-        f"confidence: on average {calibration.mean_confidence:.1%} that a landmark is within"
-        f" {calibration.radius:.2g} px of its label; {calibration.observed:.1%} of"
-        f" {calibration.landmarks:,} landmarks are; expected calibration error {calibration.ece:.1%}",
+        f"confidence that a landmark is within {calibration.radius:.2g} px of its label:"
+        f" {calibration.mean_confidence:.1%} on average, observed {calibration.observed:.1%} of"
+        f" {calibration.landmarks:,} landmarks; expected calibration error {calibration.ece:.1%}",
         f"rank correlation of confidence and accuracy {calibration.rank_correlation:.2f};"
-        f" observed errors are {calibration.scale_factor:.2f} times the predicted errors",
+        f" observed errors are {calibration.scale_factor:.2f} times the expected errors",
         sep="\n",
         soft_wrap=True,
     )

@@ -29,21 +29,22 @@ REDUCED_ROWS = 200
 def train(
     config_name: ConfigOption = DEFAULT_CONFIG,
     arch: Annotated[
-        Optional[str], typer.Option("--arch", help="ResNet of torchvision: resnet18, resnet34, resnet50 …")
+        Optional[str], typer.Option("--arch", help="torchvision ResNet: resnet18, resnet34, resnet50 …")
     ] = None,
     epochs: Annotated[Optional[int], typer.Option("--epochs", help="Number of epochs.")] = None,
     batch_size: Annotated[
         Optional[int], typer.Option("--batch-size", help="Number of rows per iteration.")
     ] = None,
     lr: Annotated[
-        Optional[float], typer.Option("--lr", help="Highest learning rate of the schedule.")
+        Optional[float], typer.Option("--lr", help="Maximum learning rate of the schedule.")
     ] = None,
     seed: SeedOption = None,
     init_from: Annotated[
         Optional[str],
         typer.Option(
             "--init-from",
-            help="Initialize from the weights of another model: a run, a file or resnet18.",
+            help="Initialize from the weights of another model: run folder, .safetensors file or released"
+            " model (resnet18).",
             metavar="MODEL",
         ),
     ] = None,
@@ -52,7 +53,7 @@ def train(
     out: Annotated[
         Optional[Path],
         typer.Option(
-            "--out", help="Run folder. Default: runs/CONFIG, numbered if it exists.", metavar="FOLDER"
+            "--out", help="Run folder. Default: runs/CONFIG, with a number if it exists.", metavar="FOLDER"
         ),
     ] = None,
     device: Annotated[Optional[str], typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = None,
@@ -60,10 +61,11 @@ def train(
         Optional[int], typer.Option("--workers", help="Number of data loading processes.")
     ] = None,
     reduce_data: Annotated[
-        bool, typer.Option("--reduce-data", help=f"Train on {REDUCED_ROWS} rows, for a quick test.")
+        bool, typer.Option("--reduce-data", help=f"Use only {REDUCED_ROWS} rows, for a quick test.")
     ] = False,
     folds: Annotated[
-        Optional[int], typer.Option("--folds", help="Cross-validate: train one model for each fold.")
+        Optional[int],
+        typer.Option("--folds", help="Cross-validate with this number of folds, one model per fold."),
     ] = None,
     settings: SetOption = None,
     overwrite: OverwriteOption = False,
@@ -71,13 +73,15 @@ def train(
         Optional[Path],
         typer.Option(
             "--resume",
-            help="Resume an interrupted run from its last checkpoint. Takes no other option.",
+            help="Resume an interrupted run from its last checkpoint. Accepts no other option.",
             metavar="RUN",
         ),
     ] = None,
     find_lr: Annotated[
         bool,
-        typer.Option("--find-lr", help="Run the learning rate finder instead of training; save its plot."),
+        typer.Option(
+            "--find-lr", help="Instead of training, run the learning rate finder and save its plot."
+        ),
     ] = False,
 ) -> None:
     """Train a model and write its run folder.

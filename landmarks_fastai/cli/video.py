@@ -20,17 +20,21 @@ from landmarks_fastai.utils.text import format_count
 
 
 def video(
-    source: Annotated[Optional[Path], typer.Argument(help="Video file.")] = None,
+    source: Annotated[Optional[Path], typer.Argument(help="Video file.", metavar="VIDEO")] = None,
     out: Annotated[
         Optional[Path],
         typer.Option(
-            "--out", help="Video to write. Default: predictions/NAME_landmarks.mp4.", metavar="VIDEO"
+            "--out",
+            help="Video to write: .mp4, .mov or .mkv. Default: predictions/NAME_landmarks.mp4.",
+            metavar="VIDEO",
         ),
     ] = None,
     models: ModelsOption = None,
     landmarks: Annotated[
         Optional[Path],
-        typer.Option("--landmarks", help="Write the landmarks: .csv, .json or .parquet.", metavar="FILE"),
+        typer.Option(
+            "--landmarks", help="Write the landmarks to this file: .csv, .json or .parquet.", metavar="FILE"
+        ),
     ] = None,
     frames: Annotated[
         Optional[Path],
@@ -38,14 +42,15 @@ def video(
     ] = None,
     from_frames: Annotated[
         Optional[Path],
-        typer.Option("--from-frames", help="Read the frames from a folder of images.", metavar="FOLDER"),
+        typer.Option("--from-frames", help="Read the frames from this folder of images.", metavar="FOLDER"),
     ] = None,
     fps: Annotated[
-        Optional[float], typer.Option("--fps", help="Frames per second. Default: the times of the source.")
+        Optional[float],
+        typer.Option("--fps", help="Resample to this frame rate. Default: the frame times of the source."),
     ] = None,
-    start: Annotated[float, typer.Option("--start", help="Start of the excerpt, seconds.")] = 0.0,
+    start: Annotated[float, typer.Option("--start", help="Start of the excerpt in seconds.")] = 0.0,
     end: Annotated[
-        Optional[float], typer.Option("--end", help="End of the excerpt (exclusive), seconds.")
+        Optional[float], typer.Option("--end", help="End of the excerpt in seconds (exclusive).")
     ] = None,
     no_draw: Annotated[
         bool, typer.Option("--no-draw", help="Do not draw the landmarks on the frames.")

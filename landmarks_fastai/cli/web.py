@@ -17,9 +17,9 @@ def web(
         bool, typer.Option("--no-browser", help="Do not open the page in a browser.")
     ] = False,
 ) -> None:
-    """Serve a web page on this machine.
+    """Serve a web page for photos and videos on this machine.
 
-    The page predicts the landmarks of photos and short videos.
+    The page shows the landmarks of uploaded photos and short videos, and offers them for download.
 
     For example:
 

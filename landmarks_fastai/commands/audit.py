@@ -1,4 +1,4 @@
-"""Rank the labels of a cross-validation by how probably they are wrong, and write a table to correct them."""
+"""Rank the labels of a cross-validation by how probably they are wrong, and write a table for corrections."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def check_folds(run: Path) -> dict[str, Any]:
 def _csv_row(
     label_error: LabelError, dataset: LandmarkDataset, predictions: OutOfFoldPredictions
 ) -> Sequence[object]:
-    """Return the cells of `COLUMNS`; if one landmark is wrong, x and y are its prediction."""
+    """Return the cells of `COLUMNS`; if a single landmark is wrong, x and y are its prediction."""
     worst = dataset.schema.names[label_error.landmark]
     landmark, x, y = "", "", ""
     if label_error.kind == LANDMARK:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from landmarks_fastai.errors import UserError
 
 POLL_SECONDS = 0.02
-"""Longest wait for a new frame; in between, the window reacts to the keyboard."""
+"""Longest wait for a new frame in seconds; between waits, the window processes events."""
 
 JOIN_SECONDS = 2
-"""Longest wait for the thread that reads a camera: a lost network camera may block for half a minute."""
+"""Longest wait in seconds for the reading thread to end, which a lost network camera may block for longer."""
 
 DEFAULT_FPS = 25
 
@@ -67,8 +67,8 @@ def open_capture(opencv: Any, camera: str) -> Any:
         pass
     if camera.isdecimal():
         raise UserError(
-            f"--camera {camera}: no such camera, or another program is using it; give another index, a file"
-            " or a URL"
+            f"--camera {camera}: no such camera, or another program is using it; choose another index, a"
+            " file or a URL"
         )
     if "://" in camera:
         raise UserError(f"--camera {camera}: no video at this address; check the URL and the network")
@@ -78,7 +78,7 @@ def open_capture(opencv: Any, camera: str) -> Any:
 
 
 def recorded_frames(opencv: Any, capture: Any) -> CapturedFrames:
-    """Yield every frame of a recording at its time, or later if the previous one took longer.
+    """Yield every frame of a recording at its time, or later if the caller is slower.
 
     `capture` is released at the end.
     """
@@ -90,13 +90,12 @@ def recorded_frames(opencv: Any, capture: Any) -> CapturedFrames:
             if not success:
                 return
             reported = capture.get(opencv.CAP_PROP_POS_MSEC) / 1000
-            position = (
-                reported if reported > position else position + frame_duration
-            )  # some formats have no times
+            # some formats have no times
+            position = reported if reported > position else position + frame_duration
             while (remaining := started + position - time.monotonic()) > 0:
                 time.sleep(min(remaining, POLL_SECONDS))
                 yield None
-            started -= remaining  # a delay shifts all later frames instead of being caught up in a rush
+            started -= remaining  # a delay shifts all later frames, which keep their distances
             yield CapturedFrame(image, position)
     finally:
         capture.release()

@@ -21,7 +21,7 @@ from landmarks_fastai.visualization.sheets import landmark_sheet
 SAMPLES_NAME = "samples.png"
 SAMPLE_COUNT = 8
 AUGMENTED_ROWS = 3
-"""Number of times the samples are augmented on the sheet."""
+"""Number of rows of augmented samples on the sheet."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class DataReport:
     Parameters
     ----------
     source
-        Where the rows came from.
+        Where the data set came from.
     summary
         Counts and label checks.
     groups
-        Number of groups of near-duplicates, each of which a split keeps on one side.
+        Number of groups of near-duplicates; a split keeps each group on one side.
     samples
         Path of the sheet of samples.
     """
@@ -54,7 +54,7 @@ def describe_data(
     Parameters
     ----------
     config
-        Its `data` is loaded, its `augment` is shown.
+        Its section `data` is loaded, its section `augment` is shown.
     out
         Folder for samples.png.
     cache
@@ -74,12 +74,12 @@ def describe_data(
 
 
 def draw_samples(dataset: LandmarkDataset, config: TrainConfig, out: Path, count: int = SAMPLE_COUNT) -> Path:
-    """Draw random rows of a data set, raw in the first row of the sheet and augmented below.
+    """Draw a sheet of random samples of a data set, the first row unchanged and the rows below augmented.
 
     Returns
     -------
     Path
-        The image, OUT/samples.png.
+        Path of the sheet, OUT/samples.png.
     """
     rows = np.sort(np.random.default_rng(config.seed).permutation(len(dataset))[:count])
     samples = dataset.subset(rows)

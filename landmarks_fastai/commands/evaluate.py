@@ -51,7 +51,7 @@ class EvaluationResult:
     files
         Names of the files in it.
     notes
-        Sentences that say which rows were evaluated, and why.
+        Sentences that explain which rows were evaluated.
     """
 
     report: Report
@@ -84,8 +84,8 @@ def evaluate(
     out
         Folder for the report; the folder "evaluation" next to the model if None.
     rows
-        "auto" leaves out the rows that a model was trained on, as far as its run folder tells; "all" does
-        not.
+        "auto" omits the rows that a model was trained on, as recorded in its run folder; "all" evaluates
+        every row.
     flip
         Average with the prediction on the mirrored image.
     device, trust_pickle
@@ -161,7 +161,7 @@ def unseen_rows(runs: Sequence[Path], dataset: LandmarkDataset) -> NDArray[np.in
     Returns
     -------
     NDArray or None
-        Indices of rows; None if all runs were trained on other data.
+        Indices of the rows; None if no run is known to be trained on this data set.
 
     Raises
     ------
@@ -184,15 +184,15 @@ def unseen_rows(runs: Sequence[Path], dataset: LandmarkDataset) -> NDArray[np.in
     unseen = reduce(np.intersect1d, validation.values())
     if not len(unseen):
         raise UserError(
-            f"{dataset.source}: every row was used for training by one of these {len(runs)} models (as by the"
-            " folds of a cross-validation); use other --data, one model, or the out-of-fold metrics.json of"
-            " the cross-validation"
+            f"{dataset.source}: every row was used for training by one of these {len(runs)} models (such as"
+            " the folds of a cross-validation); use other --data, one model, or the out-of-fold metrics.json"
+            " of the cross-validation"
         )
     return unseen
 
 
 def _validation_rows(run: Path, dataset: LandmarkDataset) -> NDArray[np.int64] | None:
-    """Return the validation rows of a run; None if it was trained on other data or the run is unknown."""
+    """Return the validation rows of a run; None if it was trained on other data, or is not a run folder."""
     path = run / DATA_NAME
     if not path.is_file():
         return None
@@ -248,7 +248,7 @@ def predict_dataset(predictor: Predictor, dataset: LandmarkDataset, *, flip: boo
 def write_report(
     report: Report, dataset: LandmarkDataset, predicted: Landmarks, folder: Path, name: str
 ) -> tuple[str, ...]:
-    """Write metrics, the NME of each row and plots, and return the names of the files.
+    """Write the metrics, the NME of each row and plots, and return the names of the files.
 
     Parameters
     ----------
@@ -282,9 +282,9 @@ def write_report(
 
 
 def _report_folder(named: Sequence[str | Path], paths: Sequence[Path]) -> Path:
-    """Return the folder "evaluation" next to a model or in a cross-validation.
+    """Return the folder "evaluation" next to a model, or in the folder of a cross-validation.
 
-    It is in the working folder for released models and for several models.
+    For released models and for several models, it is in the current folder.
     """
     parent = paths[0].parent if len(paths) == 1 else Path(named[0]) if len(named) == 1 else Path()
     return (Path() if parent == RELEASED_DIR else parent) / REPORT_FOLDER

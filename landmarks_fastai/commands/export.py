@@ -20,7 +20,7 @@ MAX_DEVIATION = 0.02
 """Largest accepted difference of a predicted coordinate, in pixels of 96 px images."""
 
 CHECKED_FACES = 64
-"""Number of synthetic faces that the predictions are compared on."""
+"""Number of synthetic faces on which the predictions are compared."""
 
 
 def export_model(
@@ -32,7 +32,7 @@ def export_model(
 ) -> float:
     """Write a model as another file, and compare the predictions of both.
 
-    Only the last part of each path in the model's config is kept.
+    Paths in the model's config are reduced to their last part.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def export_model(
     opened = open_model(model)
     header, network = opened.header, opened.network
     if network is None:
-        raise UserError(f"{model}: an ONNX file cannot be converted; name the .safetensors file next to it")
+        raise UserError(f"{model}: an ONNX file cannot be converted; use the .safetensors file next to it")
     images = draw_synthetic_faces(CHECKED_FACES, seed=0, size=96).images
     original = Predictor(header, torch_backend(network, header, "cpu")).predict_batch(images).points
     header = header.model_copy(update={"config": _strip_folders(header.config)})
@@ -81,7 +81,7 @@ def export_model(
             save_model(partial, network.state_dict(), header, half=half)
         exported = Predictor.open(partial, "cpu").predict_batch(images).points
         deviation = float(np.abs(exported - original).max())
-        if not deviation <= max_deviation:  # also refuses NaN
+        if not deviation <= max_deviation:  # also true for NaN
             raise RunError(
                 f"{out}: not written, because a prediction differs by {deviation:.3g} px"
                 f" (at most {max_deviation:g} px are accepted); export without --half"

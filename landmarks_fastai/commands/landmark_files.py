@@ -1,4 +1,4 @@
-"""Writing predicted landmarks: those of images as JSON or CSV, those of a video as CSV, JSON or Parquet."""
+"""Writing predicted landmarks: of images as JSON or CSV, of a video as CSV, JSON or Parquet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.utils.files import atomic_write, write_csv, write_json
 
 DIGITS = 3
-"""Decimals of coordinates, in pixels, and of confidences."""
+"""Decimal places of coordinates in pixels and of confidences."""
 
 IMAGE_COLUMNS = ("image", "face", "landmark", "x", "y", "confidence")
 VIDEO_COLUMNS = ("frame", "time", "track_id", "landmark", "x", "y", "confidence")
@@ -40,7 +40,7 @@ class ImageResult:
     size
         Its width and height in pixels, upright.
     landmarks
-        Of its faces, possibly none, in pixels of the image.
+        Landmarks of its faces, possibly none, in pixels of the image.
     drawing
         Path of the image with its landmarks drawn.
     """
@@ -124,12 +124,12 @@ def write_landmarks_csv(path: Path, results: Sequence[ImageResult]) -> None:
 
 
 def check_landmark_file(path: Path) -> None:
-    """Refuse a file name whose suffix is not one of `LANDMARK_FILES`.
+    """Check that the suffix of a file name is one of `LANDMARK_FILES`.
 
     Raises
     ------
     UserError
-        Names the suffixes that are supported.
+        If it is not; the message names the supported suffixes.
     """
     if path.suffix.lower() not in LANDMARK_FILES:
         raise UserError(
@@ -144,8 +144,8 @@ def open_landmark_file(
 
     Rows have `VIDEO_COLUMNS`: index of the frame from 0, its time in seconds, the track ID, the landmark, x
     and y in pixels of the upright frame, and the confidence, empty (in JSON null) if unknown. A frame without
-    faces has no row in CSV and Parquet, and an empty list in JSON. The file appears when it is complete;
-    memory does not grow with the length of the video.
+    faces has no row in CSV and Parquet, and an empty list in JSON. The file is written atomically; memory
+    does not grow with the length of the video.
 
     Parameters
     ----------
@@ -154,7 +154,14 @@ def open_landmark_file(
     schema
         Names of the landmarks.
     rows_per_flush
-        Rows of a Parquet file kept in memory.
+        Rows of a Parquet file kept in memory until they are written.
+
+    Raises
+    ------
+    UserError
+        If the suffix is not supported, or Parquet needs the missing package pyarrow.
+    UserError, RunError
+        If the file cannot be written; see `atomic_write`.
     """
     check_landmark_file(path)
     return LANDMARK_FILES[path.suffix.lower()](path, schema, rows_per_flush)

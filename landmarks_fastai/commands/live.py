@@ -18,6 +18,7 @@ from landmarks_fastai.commands.window import PreviewWindow, check_display, impor
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.utils.interrupt import Interrupt
+from landmarks_fastai.utils.text import format_count
 from landmarks_fastai.visualization.canvas import draw_text
 from landmarks_fastai.visualization.landmarks import draw_landmarks, number_faces
 from landmarks_fastai.visualization.style import STYLE
@@ -53,8 +54,8 @@ def run_live(
 ) -> LiveResult:
     """Show a camera with its landmarks until q, Esc, the window's close button, Ctrl-C or the end of a file.
 
-    Of a camera the newest frame is shown and frames that arrive meanwhile are skipped. Of a file all frames
-    are shown, at their own rate or as fast as `tracker` is.
+    For a camera, the newest frame is shown and frames that arrive meanwhile are skipped. For a file, all
+    frames are shown, at their own rate or as fast as `tracker` allows.
 
     Parameters
     ----------
@@ -63,8 +64,8 @@ def run_live(
     tracker
         A `Tracker`: called with each RGB frame and its time in seconds.
     mirror
-        Mirror the image horizontally; names of landmarks still refer to the subject's own left. None: if
-        `camera` is an index.
+        Mirror the image horizontally; names of landmarks still refer to the subject's own left. None: mirror
+        if `camera` is an index.
     opencv
         The cv2 module. None: it is imported, after a check that a window can be opened.
 
@@ -73,7 +74,7 @@ def run_live(
     UserError
         If there is no OpenCV, no display or no such camera, or the camera delivers no frames.
     RunError
-        If a camera or a stream stops.
+        If a camera or stream stops delivering frames.
     """
     if opencv is None:
         opencv = import_opencv()
@@ -136,7 +137,7 @@ class FrameRateCounter:
 
 
 def _draw_frame(image: Image, landmarks: Landmarks, mirror: bool, fps: float) -> Image:
-    """Draw the landmarks of all faces, and the frame rate and the track IDs in the corner."""
+    """Draw the landmarks of all faces, and the frame rate and the track IDs in a corner."""
     if mirror:
         image, landmarks = _mirror(image, landmarks)
     canvas = draw_landmarks(image, landmarks, labels=number_faces(landmarks))
@@ -155,12 +156,13 @@ def _mirror(image: Image, landmarks: Landmarks) -> tuple[Image, Landmarks]:
 
 
 def _check_end(camera: str, live: bool, frames: int) -> None:
-    """Raise an error if the frames ended although they should not."""
+    """Raise an error if there were no frames, or if a camera or stream has stopped."""
     if not frames:
         raise UserError(
             f"--camera {camera}: opened, but delivers no frames; check whether another program is using it"
         )
     if live:
         raise RunError(
-            f"--camera {camera}: delivers no more frames after {frames:,}; check that it is still connected"
+            f"--camera {camera}: stopped after {format_count(frames, 'frame')}; check that it is still"
+            " connected"
         )

@@ -33,7 +33,7 @@ def predict_images(
     names: bool = False,
     failed: Callable[[UserError], None],
 ) -> Iterator[ImageResult]:
-    """Predict and draw one image after the other; those that cannot be read are reported and skipped.
+    """Predict and draw one image after the other; images that cannot be used are reported and skipped.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def predict_images(
     refine
         Number of refinement passes; None: `Predictor.default_refine`.
     names
-        Write the name of each landmark next to it.
+        Draw the name of each landmark next to it.
     failed
         Called with the error of each image that cannot be used.
     """

@@ -31,13 +31,13 @@ def train(
     Parameters
     ----------
     config
-        The config, such as `load_config` returns it.
+        The config, as `load_config` returns it.
     out
         The run folder to write.
     cache
         Folder for downloaded and parsed data; the user's cache folder if None.
     reporter
-        Receives the summary of the run, every iteration and every epoch; None for no output.
+        Receives the summary of the run, every iteration and every epoch. None: no output.
     overwrite
         Replace an existing run in `out`.
     progress
@@ -50,8 +50,8 @@ def train(
     RunError
         If a download fails or the folder cannot be written.
     """
-    several = config.data.folds is not None and config.data.fold is None
-    run = cross_validate if several else train_run
+    all_folds = config.data.folds is not None and config.data.fold is None
+    run = cross_validate if all_folds else train_run
     return run(config, Path(out), cache=cache, reporter=reporter, overwrite=overwrite, progress=progress)
 
 
@@ -67,7 +67,7 @@ def resume(
     Parameters
     ----------
     run
-        Its run folder.
+        Run folder, or folder of the cross-validation.
     cache, reporter, progress
         See `train`.
 

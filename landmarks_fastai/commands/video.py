@@ -38,7 +38,7 @@ class VideoResult:
     damage
         Where and why the source could not be decoded completely; None if it is intact.
     interrupted
-        Whether Ctrl-C ended it.
+        Whether Ctrl-C ended the command.
     """
 
     frames: int
@@ -61,7 +61,7 @@ class VideoOutputs:
     frames
         Folder of frames.
     overwrite
-        Replace existing ones.
+        Replace existing files.
     """
 
     video: Path | None
@@ -70,7 +70,7 @@ class VideoOutputs:
     overwrite: bool
 
     def check(self, source: Path) -> None:
-        """Refuse, before anything is decoded, outputs that could not be written or would destroy a file.
+        """Check the outputs before anything is decoded.
 
         Raises
         ------
@@ -78,7 +78,7 @@ class VideoOutputs:
             If there is no output, a suffix is not supported, or an output is the source or exists.
         """
         if self.video is None and not self.landmark_files and self.frames is None:
-            raise UserError("nothing to write: give --out, --landmarks or --frames")
+            raise UserError("nothing to write: use --out, --landmarks or --frames")
         if self.video is not None:
             check_video_suffix(self.video)
         for file in self.landmark_files:
@@ -163,7 +163,7 @@ def annotate_video(
 
 
 class _Annotator:
-    """Tracks the faces of one frame after the other, writes their landmarks and draws them.
+    """Tracks the faces from frame to frame, writes their landmarks and draws them.
 
     Attributes
     ----------
@@ -189,7 +189,7 @@ class _Annotator:
         return draw_landmarks(frame.image, landmarks, labels=self._labels(landmarks))
 
     def _labels(self, landmarks: Landmarks) -> list[str] | None:
-        """Return the track IDs, or None as long as the video has shown a single track."""
+        """Return the track IDs, or None as long as the video has had fewer than two tracks."""
         if len(self.track_ids) < 2:
             return None
         return [str(track_id) for track_id in landmarks.track_ids or ()]

@@ -29,7 +29,7 @@ MAX_SIZE = (1280, 720)
 
 
 def check_display() -> None:
-    """Refuse to open a window if there is no display.
+    """Check that OpenCV can open a window.
 
     On Linux, OpenCV's Qt aborts the whole process if it cannot connect to the display, so a separate process
     tries first.
@@ -57,18 +57,18 @@ def import_opencv() -> Any:
     Raises
     ------
     UserError
-        If it is not installed, has no windows, or was not imported before PyAV.
+        If it is not installed, has no window support, or cannot be imported because PyAV already was.
     """
     if find_spec("cv2") is None:
         raise UserError("OpenCV is not installed; pip install opencv-python")
-    # on Linux both bring their own libraries for the display, and OpenCV's window would hang
+    # on Linux, both bundle display libraries, and OpenCV's window would hang
     if "av" in sys.modules and "cv2" not in sys.modules and sys.platform.startswith("linux"):
         raise UserError("OpenCV cannot open a window after PyAV was imported; run live in a new process")
     import cv2
 
     if not cv2.currentUIFramework():
         raise UserError(
-            "this OpenCV was built without windows; pip uninstall opencv-python-headless, then"
+            "this OpenCV was built without window support; pip uninstall opencv-python-headless, then"
             " pip install --force-reinstall opencv-python"
         )
     return cv2
@@ -116,13 +116,13 @@ class PreviewWindow:
             return False
         try:
             return bool(self._opencv.getWindowProperty(TITLE, self._opencv.WND_PROP_VISIBLE) < 1)
-        except self._opencv.error:  # Qt does not know a closed window any more
+        except self._opencv.error:  # Qt has no properties of a closed window
             return True
 
 
 @contextmanager
 def silence_opencv(opencv: Any) -> Iterator[None]:
-    """Keep OpenCV, its FFmpeg and its Qt from writing to the terminal; our error messages suffice."""
+    """Keep OpenCV, its FFmpeg and its Qt from writing to the terminal; errors are raised instead."""
     import matplotlib
 
     logging = opencv.utils.logging

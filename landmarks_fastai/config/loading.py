@@ -1,4 +1,4 @@
-"""Reading a config from YAML, overriding it, and writing it back."""
+"""Loading a config from YAML, overriding its options, and dumping it as YAML."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def load_config(
     name
         Name of a built-in config, or path of a YAML file.
     overrides
-        Values by dotted key, from dedicated command line options: ``{"training.epochs": 5}``.
+        Values by dotted key, from dedicated command-line options: ``{"training.epochs": 5}``.
     settings
-        Texts ``key.sub=value`` with the value in YAML: ``["training.schedule=flat_cos"]``.
+        Strings ``key.sub=value`` with the value in YAML: ``["training.schedule=flat_cos"]``.
 
     Raises
     ------
@@ -46,26 +46,26 @@ def load_config(
         If the file cannot be read, or a key or value is invalid; the message suggests the closest valid one.
     """
     path = _find_config(name)
-    label = str(path) if path.suffix and path.parent != CONFIG_DIR else f"config {name}"
+    source = str(path) if path.suffix and path.parent != CONFIG_DIR else f"config {name}"
     # with all defaults filled in, so that an override can set an option of a group that the file omits
-    entries = validate_config(_read_yaml(path), label).model_dump()
+    entries = validate_config(_read_yaml(path), source).model_dump()
     for key, value in (overrides or {}).items():
         _set_key(entries, key, value, f"option {key}")
     for setting in settings:
         key, value = _parse_setting(setting)
         _set_key(entries, key, value, f"--set {setting}")
-    return validate_config(entries, label)
+    return validate_config(entries, source)
 
 
-def validate_config(entries: object, label: str) -> TrainConfig:
+def validate_config(entries: object, source: str) -> TrainConfig:
     """Create a config from plain dicts, lists and values.
 
     Parameters
     ----------
     entries
         The content of a YAML file.
-    label
-        Name of the config in messages.
+    source
+        Where the config comes from, for messages.
 
     Raises
     ------
@@ -74,20 +74,21 @@ def validate_config(entries: object, label: str) -> TrainConfig:
     """
     if not isinstance(entries, dict):
         keys = ", ".join(TrainConfig.model_fields)
-        raise UserError(f"{label}: a config must be a YAML mapping with the keys {keys}")
+        raise UserError(f"{source}: a config must be a YAML mapping with the keys {keys}")
     try:
         return TrainConfig.model_validate(entries)
     except ValidationError as error:
-        raise UserError(f"{label}: {explain_error(error)}") from error
+        raise UserError(f"{source}: {explain_error(error)}") from error
 
 
 def dump_config(config: TrainConfig) -> str:
     """Return the config as YAML, including all defaults."""
-    # ASCII only: YAML would read some characters that a path may contain (U+0085) as line breaks
+    # escaped to ASCII, because YAML treats some characters that a path may contain (U+0085) as line breaks
     return yaml.safe_dump(config.model_dump(), sort_keys=False)
 
 
 def _find_config(name: str) -> Path:
+    """Return the path of a config file or of a built-in config."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.parent != Path("."):
         if not path.is_file():
@@ -102,10 +103,10 @@ def _find_config(name: str) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that refuses duplicate keys; the base class silently keeps the last one."""
+    """YAML loader that rejects duplicate keys; the base class silently keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Check the keys for duplicates."""
+        """Check the keys for duplicates and construct the mapping."""
         keys = [key.value for key, _ in node.value]
         for number, (key, _) in enumerate(node.value):
             if key.value in keys[:number]:
@@ -139,18 +140,18 @@ def _parse_setting(setting: str) -> tuple[str, object]:
         raise UserError(f"--set {setting}: the value is not valid YAML") from None
 
 
-def _set_key(entries: dict[str, Any], key: str, value: object, label: str) -> None:
-    """Set ``a.b.c`` in nested mappings.
+def _set_key(entries: dict[str, Any], key: str, value: object, source: str) -> None:
+    """Set the key ``a.b.c`` in nested mappings.
 
-    A new `name` discards the options that belonged to the old one. A string in place of a group of options is
-    its name, whose options can be set afterwards.
+    Setting another `name` discards the options of the previous one. A string in place of a group of options
+    is its name; the options of that name can be set afterward.
     """
     *parents, last = key.split(".")
     group = entries
     for parent in parents:
         options = group.get(parent, {})
         if not isinstance(options, dict):
-            raise UserError(f"{label}: {parent} is a value and has no key {last!r}")
+            raise UserError(f"{source}: {parent} is a single value and has no key {last!r}")
         group = group.setdefault(parent, options)
     if last == "name" and group.get("name") != value:
         group.clear()

@@ -12,7 +12,7 @@ from landmarks_fastai.utils.text import suggest
 
 
 def explain_error(error: ValidationError) -> str:
-    """Return the first error in one line: the key, what is wrong, and the closest valid key or value."""
+    """Return the first error as one line: the key, what is wrong, and the closest valid key or value."""
     details = error.errors()[0]
     keys, group = _locate(details["loc"])
     return f"{'.'.join(keys)}: {_explain(dict(details), group)}"
@@ -49,10 +49,10 @@ def _unquote(names: str) -> list[str]:
 
 
 def _locate(location: Sequence[int | str]) -> tuple[list[str], type[BaseModel]]:
-    """Return the config keys of pydantic's location, and the option group that contains the last key.
+    """Return the config keys of pydantic's location of an error, and the option group of the last key.
 
-    For an option of a discriminated union, pydantic adds the chosen name to the location: ``("model", "head",
-    "linear", "width")``. It is not a key of the config.
+    For an option of a discriminated union, pydantic inserts the chosen name, which is not a key of the
+    config, into the location: ``("model", "head", "linear", "width")``.
     """
     keys: list[str] = []
     group: type[BaseModel] = TrainConfig

@@ -1,9 +1,16 @@
 """The options of a training config, with types, defaults and descriptions.
 
-The defaults are what we recommend. Every option is declared here only: the command line, the YAML files and
-the reference page of the documentation are derived from these classes. To add a head, loss, optimizer,
-schedule or augmentation: 1. add a class with a `name` here; 2. add it to the union below; 3. add the function
-or module that implements it to the dictionary of that name (`HEADS`, `LOSSES`, `SCHEDULES`, `AUGMENTATIONS`).
+The defaults are what we recommend. Every option is declared here only: `--set`, the YAML files and the
+reference page of the documentation are derived from these classes.
+
+To add a head, loss, schedule or augmentation:
+
+1. Add a class of its options, with a `name`, here.
+2. Add the class to the union of its kind below.
+3. Add the function or module that implements it to the dictionary of its kind: `HEADS`, `LOSSES`,
+   `SCHEDULES` or `AUGMENTATIONS`.
+
+Optimizers are created in `training/learner.py`.
 """
 
 from __future__ import annotations
@@ -41,17 +48,17 @@ class LinearConfig(Options):
 
 
 class SoftArgmaxConfig(Options):
-    """One heatmap per landmark on the fused stages; the landmark is its expected position."""
+    """One heatmap per landmark, from the fused stages; the landmark is its expected position."""
 
     name: Literal["soft-argmax"] = "soft-argmax"
-    width: int = Field(64, ge=1, description="channels of the fused stages")
+    width: int = Field(64, ge=1, description="number of channels of the fused stages")
 
 
 class SimCCConfig(Options):
-    """One distribution per landmark and axis over sub-pixel bins; the landmark is their expected values."""
+    """One distribution per landmark and axis over sub-pixel bins; its expected value is the coordinate."""
 
     name: Literal["simcc"] = "simcc"
-    width: int = Field(64, ge=1, description="channels of the fused stages")
+    width: int = Field(64, ge=1, description="number of channels of the fused stages")
 
 
 HeadConfig = Annotated[
@@ -68,24 +75,24 @@ class ModelConfig(Options):
     head: HeadConfig = Field(SimCCConfig(), description="maps the features to landmarks")
     input_size: int = Field(64, ge=32, le=1024, description="side of the network input, px")
     pretrained: bool = Field(
-        False, description="initialize from ImageNet weights (downloaded once, needs a network connection)"
+        False, description="initialize from ImageNet weights (downloaded once, needs an internet connection)"
     )
     init_from: str | None = Field(
         None,
-        description="initialize from the weights of another model, where they fit: a run, a file or a"
-        " released model; the network may be deeper",
+        description="initialize from the weights of another model, where they fit: a run folder, a model file"
+        " or a released model; the new network may be deeper",
     )
     confidence: bool = Field(True, description="also predict the expected error of each landmark")
     two_protocols: bool = Field(
         False,
-        description="incomplete rows follow another annotation protocol: predict both, return that of"
+        description="incomplete rows follow another annotation protocol: learn both, predict that of the"
         " complete rows",
     )
 
     @model_validator(mode="after")
     def _check_initialization(self) -> ModelConfig:
         if self.pretrained and self.init_from is not None:
-            raise ValueError("init_from and pretrained exclude each other; remove one of them")
+            raise ValueError("init_from and pretrained are mutually exclusive; remove one of them")
         return self
 
 
@@ -97,27 +104,27 @@ class DataConfig(Options):
 
     source: str = Field("kaggle", description="kaggle, synthetic, or a path (zip, CSV or folder)")
     count: int | None = Field(
-        None, ge=2, description="number of synthetic faces; 1,000 if unset (synthetic data only)"
+        None, ge=2, description="number of synthetic faces; 1,000 if unset (only for synthetic)"
     )
     image_size: int | None = Field(
         None,
         ge=32,
         le=1024,
-        description="side of the crops kept in memory, px; 128 if unset (own images only)",
+        description="side of the crops kept in memory, px; 128 if unset (only for a CSV with images)",
     )
     crop: Literal["landmarks", "image"] | None = Field(
         None,
-        description="crop around the landmarks, or the center crop of the image; landmarks if unset (own"
-        " images only)",
+        description="crop around the landmarks, or the center crop of the image; landmarks if unset (only"
+        " for a CSV with images)",
     )
     corrections: str | None = Field(
         None, description="CSV of corrected labels; `data --audit` writes a template"
     )
-    limit: int | None = Field(None, ge=2, description="keep this many rows, chosen at random by the seed")
+    limit: int | None = Field(None, ge=2, description="use this many rows, sampled with the seed")
     complete_only: bool = Field(False, description="drop rows with an unlabeled landmark")
     multiplier: int = Field(1, ge=1, le=10_000, description="number of times each row is used per epoch")
     split: Literal["grouped", "random"] = Field(
-        "grouped", description="grouped keeps near-duplicates on one side of the split"
+        "grouped", description="grouped keeps near-duplicates on the same side of the split; random does not"
     )
     valid_fraction: float = Field(0.2, gt=0, lt=1, description="fraction of the rows used for validation")
     folds: int | None = Field(None, ge=2, description="number of cross-validation folds")
@@ -166,7 +173,7 @@ class OriginalAugment(Options):
         0.25,
         ge=0,
         le=1,
-        description="probability that noise fills the area outside the image, not edges",
+        description="probability that the area outside the image is filled with noise instead of edge pixels",
     )
 
 
@@ -176,21 +183,23 @@ class StandardAugment(Options):
     name: Literal["standard"] = "standard"
     rotate: float = Field(20.0, ge=0, le=180, description="maximum rotation, ± degrees")
     scale: float = Field(
-        0.15, ge=0, lt=1, description="maximum change of size: factors from 1 / (1 + s) to 1 + s"
+        0.15, ge=0, lt=1, description="maximum change of scale s: factors from 1 / (1 + s) to 1 + s"
     )
     shift: float = Field(0.08, ge=0, lt=1, description="maximum shift, ± fraction of the side")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of mirroring")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     label_bias: float | None = Field(
         None,
         gt=-0.5,
         lt=0.5,
-        description="horizontal offset of all labels, fraction of the side (positive: right); estimated in"
-        " training if unset",
+        description="horizontal offset of all labels, fraction of the side (positive: right); estimated"
+        " during training if unset",
     )
     brightness: float = Field(
         0.15, ge=0, le=1, description="maximum change of brightness, ± fraction of white"
     )
-    contrast: float = Field(0.4, ge=0, description="maximum change of contrast, ± in the logarithm")
+    contrast: float = Field(
+        0.4, ge=0, description="maximum change of contrast, ± natural logarithm of the factor"
+    )
     blur: float = Field(0.2, ge=0, le=1, description="probability of blurring")
     erase: float = Field(0.3, ge=0, le=1, description="probability of erasing a rectangle")
     hard: float = Field(
@@ -228,7 +237,9 @@ class SmoothL1Config(Options):
 
     name: Literal["smooth_l1"] = "smooth_l1"
     beta: float = Field(
-        0.01, gt=0, description="error at which it changes from squared to absolute, fraction of the side"
+        0.01,
+        gt=0,
+        description="error at which the loss changes from squared to absolute, fraction of the side",
     )
 
 
@@ -273,7 +284,7 @@ OptimizerConfig = Annotated[
 
 
 class CyclicConfig(Options):
-    """Cyclical learning rate by iteration (Smith 2017); equal to torch's CyclicLR."""
+    """Cyclical learning rate, updated every iteration (Smith 2017); equal to torch's CyclicLR."""
 
     name: Literal["cyclic"] = "cyclic"
     mode: Literal["triangular", "triangular2", "exp_range"] = Field(
@@ -282,7 +293,9 @@ class CyclicConfig(Options):
     base_lr: float = Field(0.0001, gt=0, description="lowest learning rate")
     max_lr: float = Field(0.012, gt=0, description="highest learning rate")
     step_up: int = Field(2000, ge=1, description="iterations from the lowest to the highest learning rate")
-    step_down: int | None = Field(None, ge=1, description="iterations back; step_up if unset")
+    step_down: int | None = Field(
+        None, ge=1, description="iterations from the highest to the lowest learning rate; step_up if unset"
+    )
     gamma: float | None = Field(
         None, gt=0, le=1, description="decay of the amplitude per iteration; exp_range only, 1 if unset"
     )
@@ -331,18 +344,23 @@ class TrainingLoopConfig(Options):
 
     epochs: int = Field(25, ge=1, description="number of epochs")
     batch_size: int = Field(32, ge=1, description="rows per iteration")
-    loss: LossConfig = Field(LaplaceConfig(), description="loss of the landmarks")
+    loss: LossConfig = Field(LaplaceConfig(), description="loss of the points")
     optimizer: OptimizerConfig = Field(AdamWConfig(), description="optimizer")
     schedule: ScheduleConfig = Field(FlatCosConfig(), description="learning rate schedule")
     ema: float = Field(
-        0.995, ge=0, lt=1, description="decay of the EMA of the weights, which is evaluated and saved; 0: off"
+        0.995,
+        ge=0,
+        lt=1,
+        description="decay of the EMA of the weights, which is evaluated and saved; 0 disables it",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast if the device supports it in hardware, else fp32"
+        "auto", description="auto: bf16 autocast if the device supports bf16 in hardware, else fp32"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    workers: int = Field(0, ge=0, description="data loading processes; 0: load in the training process")
-    checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints")
+    workers: int = Field(
+        0, ge=0, description="number of data loading processes; 0 loads in the training process"
+    )
+    checkpoint_every: int = Field(5, ge=1, description="number of epochs between checkpoints")
     patience: int | None = Field(
         None, ge=1, description="stop after this many epochs without a lower validation loss"
     )
@@ -353,7 +371,7 @@ class TrainingLoopConfig(Options):
 
 
 class TrainConfig(Options):
-    """Everything that determines a training run."""
+    """Every setting of a training run."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="seed of all random numbers")
     model: ModelConfig = Field(ModelConfig(), description="the network")

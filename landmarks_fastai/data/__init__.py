@@ -1,1 +1,1 @@
-"""Data sets: reading them, checking their labels, correcting and splitting them."""
+"""Data sets: loading, label checks, corrections and splits."""

@@ -1,4 +1,4 @@
-"""Cache of parsed data sets, so that a source is parsed once."""
+"""Cache of parsed data sets, so that each source is parsed only once."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.utils.files import atomic_write
 
 FORMAT = 3
-"""Increased when a reader returns different data for the same files: older cache files are then ignored."""
+"""Increased when a reader returns other data for the same files, so that older cache files are ignored."""
 
 PARSED = "parsed"
-"""Folder of the parsed data sets in the cache."""
+"""Subfolder of the cache with the parsed data sets."""
 
 
 def load_or_parse(
     cache: Path, kind: str, key: tuple[str, ...], parse: Callable[[], LandmarkDataset]
 ) -> LandmarkDataset:
-    """Return the data set that is cached under `key`, or parse and cache it.
+    """Return the data set cached under `key`, or parse and cache it.
 
     A damaged cache file is replaced. If the cache is not writable, the data set is returned without caching.
 
     Parameters
     ----------
     cache
-        Cache folder; data sets are in its folder ``parsed``.
+        Cache folder; the data sets are in its subfolder ``parsed``.
     kind
         Prefix of the file name: "kaggle", "csv", "synthetic".
     key

@@ -1,11 +1,11 @@
-"""Corrections of a data set's labels, read from a CSV.
+"""Corrections of the labels of a data set, read from a CSV.
 
 The columns are ``face`` (the row name) and ``action``, and ``landmark``, ``x`` and ``y`` where the action
 needs them. Other columns, and rows without an action, are ignored.
 
     drop      remove the face; landmark must be empty
-    unlabel   remove the label of the landmark
-    move      move the landmark to x, y in pixels of the face's image in the data set
+    unlabel   remove the label of this landmark
+    move      set the label to x, y in pixels of the face's image in the data set
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ACTIONS = (DROP, UNLABEL, MOVE)
 
 @dataclass(frozen=True)
 class Correction:
-    """A correction of one label.
+    """A correction of one label or one row.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Correction:
     landmark
         Index of the landmark; None to drop the row.
     x, y
-        New position in pixels; NaN to remove the label.
+        New position in pixels of the data set's image; NaN to remove the label.
     """
 
     row: int
@@ -50,14 +50,14 @@ class Correction:
 def apply_corrections(dataset: LandmarkDataset, path: Path) -> LandmarkDataset:
     """Return the data set with the corrections of a CSV applied.
 
-    Its `corrections` is a digest of the corrections themselves: order, other columns and rows without an
-    action do not change it.
+    Its field `corrections` is a digest of the corrections themselves: their order, other columns, and rows
+    without an action do not affect it.
 
     Raises
     ------
     UserError
-        If the file cannot be read, one of its rows cannot be applied, or no face would be left; names the
-        file and the line.
+        If the file cannot be read, one of its rows cannot be applied, or no face would be left. The message
+        names the file and, for a row, the line.
     """
     corrections = _read_corrections(dataset, path)
     points = dataset.points.copy()
@@ -73,7 +73,7 @@ def apply_corrections(dataset: LandmarkDataset, path: Path) -> LandmarkDataset:
 
 
 def _digest(corrections: list[Correction], dataset: LandmarkDataset) -> str:
-    """Return the SHA-256 of the corrections, whatever their order."""
+    """Return the SHA-256 of the corrections, independent of their order."""
     entries = sorted(
         (dataset.names[c.row], -1 if c.landmark is None else c.landmark, str(c.x), str(c.y))
         for c in corrections
@@ -82,6 +82,7 @@ def _digest(corrections: list[Correction], dataset: LandmarkDataset) -> str:
 
 
 def _read_corrections(dataset: LandmarkDataset, path: Path) -> list[Correction]:
+    """Read and validate a CSV of corrections."""
     try:
         with path.open("rb") as stream:
             reader = CsvReader(stream, str(path))
@@ -96,7 +97,7 @@ def _read_corrections(dataset: LandmarkDataset, path: Path) -> list[Correction]:
 
 
 def _iter_corrections(reader: CsvReader, dataset: LandmarkDataset) -> Iterator[Correction]:
-    """Yield the corrections of the rows with an action; refuse two for the same label."""
+    """Yield the correction of each row with an action; two corrections of the same label are an error."""
     rows = {name: row for row, name in enumerate(dataset.names)}
     lines: dict[tuple[int, int | None], int] = {}
     for line, fields in reader.rows():
@@ -118,6 +119,7 @@ def _iter_corrections(reader: CsvReader, dataset: LandmarkDataset) -> Iterator[C
 def _parse_correction(
     reader: CsvReader, line: int, cells: dict[str, str], row: int, dataset: LandmarkDataset
 ) -> Correction:
+    """Parse and validate the `cells` of one line, by column name, which correct the data set's `row`."""
     location, action, name = reader.at(line), cells["action"], cells.get("landmark", "")
     if action not in ACTIONS:
         raise UserError(f"{location}: no such action {action[:40]!r}; {suggest(action, ACTIONS)}")

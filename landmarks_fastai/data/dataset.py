@@ -1,4 +1,4 @@
-"""The data set type that every source is converted to: images, landmarks and row names."""
+"""`LandmarkDataset`, the type to which every source is converted: images, landmarks and row names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from landmarks_fastai.schema import LandmarkSchema
 
 @dataclass(frozen=True)
 class LandmarkDataset:
-    """Square images of one face each with their labels, held in memory as bytes.
+    """Square images of one face each, with labels, all in memory.
 
     Parameters
     ----------
@@ -26,21 +26,21 @@ class LandmarkDataset:
     schema
         Names of the K landmarks.
     names
-        N row names for messages and tables: "training.csv line 12", "images/007.jpg".
+        N row names, for messages and tables: "training.csv line 12", "images/007.jpg".
     source
-        Where the rows came from, for messages.
+        Where the rows come from, for messages.
     digest
-        SHA-256, as hex, of the data or of the files it was read from: equal digests mean equal rows.
+        SHA-256, as hex, of the data or of the files that it was read from: equal digests mean equal rows.
     groups
-        (N,) int64; rows with the same number (one person, one scene) must stay on one side of a split. None
-        if the source does not say, in which case near-duplicates are searched for.
+        (N,) int64; rows with the same number (one person, one scene) must stay on the same side of a split.
+        None if unknown; a split then detects near-duplicates.
     corrections
         SHA-256, as hex, of the corrections applied to the labels; None if there are none.
 
     Raises
     ------
     UserError
-        If the shapes do not agree with each other or with the schema.
+        If the shapes are inconsistent with each other or with the schema.
     """
 
     images: NDArray[np.uint8]
@@ -53,7 +53,7 @@ class LandmarkDataset:
     corrections: str | None = None
 
     def __post_init__(self) -> None:
-        """Check that the shapes agree."""
+        """Check that the shapes are consistent."""
         n = len(self.images)
         if self.images.ndim != 4 or self.images.shape[1] != self.images.shape[2]:
             raise UserError(f"{self.source}: images must be (N, S, S, C), not {self.images.shape}")
@@ -98,12 +98,12 @@ class LandmarkDataset:
         return [hashlib.sha256(image.tobytes()).digest() for image in self.images]
 
     def subset(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> LandmarkDataset:
-        """Return the given rows, by index in their order or by mask."""
-        picked = np.flatnonzero(rows) if rows.dtype == bool else rows
+        """Return the rows selected by a mask or by indices, in the order of the indices."""
+        indices = np.flatnonzero(rows) if rows.dtype == bool else rows
         return replace(
             self,
-            images=self.images[picked],
-            points=self.points[picked],
-            names=tuple(self.names[int(i)] for i in picked),
-            groups=None if self.groups is None else self.groups[picked],
+            images=self.images[indices],
+            points=self.points[indices],
+            names=tuple(self.names[int(i)] for i in indices),
+            groups=None if self.groups is None else self.groups[indices],
         )

@@ -1,4 +1,4 @@
-"""Suspicious labels: landmarks outside the image, on one pixel, swapped, or far from the median shape."""
+"""Search for suspicious labels: outside the image, on one pixel, swapped, or far from the median shape."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from landmarks_fastai.geometry import Complex, Floats, fit_similarity, outside_s
 Mask = NDArray[np.bool_]
 
 SUSPICIOUS = 6.0
-"""Robust standard deviations from which a landmark is reported: at most 0.1 % of ordinary data."""
+"""Distance from the median shape, in robust standard deviations, from which a landmark is reported: at most
+0.1 % of the landmarks of ordinary data."""
 
 MIN_ROWS = 8
-"""With fewer rows, there is no median shape to compare with."""
+"""Minimum number of rows for a median shape."""
 
 MAX_ROWS = 2000
 """The median shape is computed from at most this many rows, evenly spaced."""
 
 MIN_SPREAD = 0.02
-"""Lower bound of the standard deviation of a landmark, relative to the radius of the shape: the accuracy of
-labels."""
+"""Lower bound of the standard deviation of a landmark, relative to the root mean square radius of the shape:
+the accuracy of labels."""
 
 MODES = 4
-"""Number of principal components that are explained as pose and expression, not as label errors."""
+"""Number of principal components that are attributed to pose and expression, not to label errors."""
 
 ROWS_PER_MODE = 15
-"""Number of rows needed per principal component."""
+"""Minimum number of rows per principal component."""
 
 MIN_SEPARATION = 0.3
-"""Landmarks closer than this in the median shape, relative to its radius, may share a pixel."""
+"""Landmarks that are closer in the median shape, relative to its radius, may share a pixel."""
 
 ITERATIONS = 15
 """Iterations of each reweighted least-squares fit."""
@@ -50,11 +51,11 @@ class LabelIssue:
     row
         Name of the row.
     landmark
-        Name of the landmark; None if the issue concerns several, which `reason` then names.
+        Name of the landmark; None if the issue concerns several landmarks, which `reason` names.
     reason
         Explanation for the user.
     score
-        Robust standard deviations from the median shape; the higher, the more probable is an error.
+        Distance from the median shape in robust standard deviations; the higher, the more likely an error.
     """
 
     row: str
@@ -66,15 +67,15 @@ class LabelIssue:
 def find_label_issues(dataset: LandmarkDataset) -> list[LabelIssue]:
     """Return the suspicious labels, the highest score first.
 
-    Each face is aligned with the median shape by a robust similarity (least absolute distances, so that a
+    Each face is aligned with the median shape by a robust similarity fit (least absolute distances, so that a
     wrong landmark does not displace the others), and its pose and expression are removed. Reported are:
 
     - landmarks at least `SUSPICIOUS` robust standard deviations from their position in the median shape
-    - landmarks that fit the median shape only if they are exchanged with their flip pair
+    - flip pairs that fit the median shape only if their landmarks are exchanged
     - two landmarks on one pixel that are apart in the median shape
     - landmarks outside the image
 
-    The first three need `MIN_ROWS` rows with at least three landmarks.
+    The first three checks need at least `MIN_ROWS` rows with at least three labeled landmarks.
     """
     issues = [*_landmarks_outside_image(dataset), *_unusual_shapes(dataset)]
     return sorted(issues, key=lambda issue: -issue.score)
@@ -85,7 +86,7 @@ def _landmarks_outside_image(dataset: LandmarkDataset) -> Iterator[LabelIssue]:
         x, y = dataset.points[row, landmark].tolist()
         distance = max(-0.5 - min(x, y), max(x, y) - (dataset.size - 0.5))
         name = dataset.schema.names[landmark]
-        # one more deviation for each percent of the side by which it is outside
+        # one standard deviation more for each percent of the side by which it is outside
         score = SUSPICIOUS + 100 * distance / dataset.size
         yield LabelIssue(
             dataset.names[row], name, f"{name} is outside the image, at ({x:.1f}, {y:.1f})", score
@@ -121,7 +122,7 @@ class _AlignedFace:
 
 
 def _unusual_shapes(dataset: LandmarkDataset) -> Iterator[LabelIssue]:
-    """Compare each face with the median shape."""
+    """Yield the issues found by comparing each face with the median shape."""
     faces = dataset.subset(dataset.labeled.sum(axis=1) >= 3)
     if len(faces) < MIN_ROWS:
         return
@@ -144,7 +145,7 @@ def _align_dataset(points: Complex, labeled: Mask, shape: Complex, flip: list[in
         (N, K) the aligned faces, and (K,) the robust standard deviation of each landmark.
     """
     aligned, distance = _align(points, labeled, shape)
-    # a face with all flip pairs swapped is aligned by the names of its mirror image
+    # a face whose flip pairs are all swapped is aligned as its mirror image, with exchanged names
     mirrored, mirrored_distance = _align(points[:, flip], labeled[:, flip], shape)
     is_mirrored = (mirrored_distance < 0.5 * distance)[:, None]
     known = np.where(is_mirrored, labeled[:, flip], labeled)
@@ -182,7 +183,7 @@ def _median_shape(points: Complex, labeled: Mask) -> Complex:
     Returns
     -------
     NDArray
-        (K,) with centroid 0 and root mean square radius 1; NaN for landmarks that no row has.
+        (K,) with centroid 0 and root mean square radius 1; NaN for landmarks that no row labels.
     """
     rows = np.unique(np.linspace(0, len(points) - 1, min(len(points), MAX_ROWS)).astype(int))
     points, labeled = points[rows], labeled[rows]
@@ -202,15 +203,15 @@ def _median_shape(points: Complex, labeled: Mask) -> Complex:
 
 
 def _median(aligned: Complex, labeled: Mask) -> Complex:
-    """Return the median x and y of each landmark; NaN for landmarks that no row has."""
+    """Return the median x and y of each landmark, (K,); NaN for landmarks that no row labels."""
     columns = [column[known] for column, known in zip(aligned.T, labeled.T, strict=True)]
     return np.array([np.median(c.real) + 1j * np.median(c.imag) if len(c) else np.nan for c in columns])
 
 
 def _align(points: Complex, labeled: Mask, shape: Complex) -> tuple[Complex, Floats]:
-    """Align faces with a shape by the similarities with the least absolute distances.
+    """Align faces with a shape by the similarities that minimize the sum of distances.
 
-    Solved by iteratively reweighted least squares.
+    They are computed by iteratively reweighted least squares.
 
     Returns
     -------
@@ -222,7 +223,7 @@ def _align(points: Complex, labeled: Mask, shape: Complex) -> tuple[Complex, Flo
     weights = known.astype(np.float64)
     for _ in range(ITERATIONS):
         fit = fit_similarity(points, target, weights)
-        # the lower bound is for faces with all landmarks on one point
+        # bounded for faces whose landmarks all coincide
         transform = np.where(abs(fit.transform) < 1e-6, 1e-6, fit.transform)
         aligned = replace(fit, transform=transform).to_shape(points)
         distances = np.where(known, abs(aligned - target), 0)
@@ -231,12 +232,12 @@ def _align(points: Complex, labeled: Mask, shape: Complex) -> tuple[Complex, Flo
 
 
 def _remove_pose(aligned: Complex, labeled: Mask, shape: Complex) -> Complex:
-    """Remove what rotations of the head and expressions explain from each aligned face, (N, K).
+    """Remove the part of each aligned face, (N, K), that head pose and expression explain.
 
     A face seen from the side is far from the median shape although its labels are right. Each face is
-    therefore explained by `MODES` principal components of the deviations of all faces (active shape model,
-    Cootes et al. 1995), with a prior of their variances, and by another similarity. The fit uses Huber's
-    weights, so that it does not follow a wrong landmark. The residuals are added to the shape.
+    therefore fitted by up to `MODES` principal components of the deviations of all faces (active shape model,
+    Cootes et al. 1995), with their variances as prior, and by another similarity. The fit uses Huber weights,
+    so that it does not follow a wrong landmark. The result is the shape plus the residuals.
     """
     known = labeled & ~np.isnan(shape)
     deviations = _to_real(np.where(known, aligned - np.nan_to_num(shape), 0))
@@ -266,7 +267,7 @@ def _principal_components(deviations: Floats, known: Mask, spread: Floats) -> tu
     counts = known.sum(axis=1)
     has_most = counts >= 0.8 * counts.max()
     number = min(MODES, int(has_most.sum()) // ROWS_PER_MODE)
-    # clipped, so that a single wrong label does not become a component
+    # clipped, so that a single wrong label does not determine a component
     clipped = np.clip(deviations[has_most], -3 * spread, 3 * spread)
     variances, components = np.linalg.eigh(clipped.T @ clipped / len(clipped))
     return components[:, components.shape[1] - number :], variances[len(variances) - number :]
@@ -280,8 +281,8 @@ def _to_real(points: Complex) -> Floats:
 def _spread(aligned: Complex, labeled: Mask, shape: Complex) -> Floats:
     """Return the standard deviation of each landmark about the shape, (K,), from quantiles of the distance.
 
-    The larger of two robust estimates, because by the median alone every open mouth would be an outlier where
-    most are closed. The other one tolerates errors in one of ten rows.
+    It is the larger of two robust estimates. With the median alone, every open mouth would be an outlier if
+    most are closed; the 90 % quantile tolerates errors in one of ten rows.
     """
     columns = [
         abs(column - center)[known] for column, center, known in zip(aligned.T, shape, labeled.T, strict=True)
@@ -293,10 +294,10 @@ def _spread(aligned: Complex, labeled: Mask, shape: Complex) -> Floats:
 
 
 def _sigma_from_quantile(distances: Floats, fraction: float) -> float:
-    """Return the standard deviation along each axis of an isotropic normal distribution.
+    """Estimate the standard deviation along each axis of a 2-D isotropic normal distribution.
 
-    The distance from its center has a Rayleigh distribution, whose quantile is sigma * sqrt(-2 ln(1 -
-    fraction)).
+    The distance from its center has a Rayleigh distribution with the quantile function
+    sigma * sqrt(-2 ln(1 - fraction)).
     """
     return float(np.quantile(distances, fraction) / np.sqrt(-2 * np.log(1 - fraction)))
 

@@ -1,4 +1,4 @@
-"""Grouping rows that show the same person or scene, from their pixels alone."""
+"""Grouping rows that show the same person or scene, by comparing their pixels."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PATCH_SIZE = 24
 """Side of a patch, in its own pixels."""
 
 WORKING_SIZE = 96
-"""Larger images are reduced to this side first, pixels."""
+"""Larger images are first reduced to this side, in pixels."""
 
 COMPONENTS = 150
 """Maximum number of principal components."""
 
 NEAR_DUPLICATE = 0.88
-"""Correlation of patches from which two rows are near-duplicates."""
+"""Minimum correlation of the patches of near-duplicates."""
 
 MIN_ROWS = 100
 """With fewer rows, principal components are not reliable, and only near-duplicates are grouped."""
@@ -41,19 +41,19 @@ MIN_LABELED = 0.9
 
 
 def group_near_duplicates(dataset: LandmarkDataset) -> NDArray[np.int64]:
-    """Return the group of each row: rows of one person or scene have the same number.
+    """Return the group number of each row; rows of one person or scene have the same number.
 
     Identical images are always grouped. If the data set has groups, those are used. Otherwise rows are
     compared by their pixels, in two views aligned by the labeled landmarks:
 
-    1. Rows whose locally normalized patches correlate (`NEAR_DUPLICATE`) are near-duplicates.
-    2. The patches are projected on whitened principal components, clustered, whitened again by the scatter
-       within the clusters (within-class covariance normalization, Hatch et al. 2006, "Within-class covariance
-       normalization for SVM-based speaker recognition"), and clustered again by average linkage until the
-       mean cosine between two clusters is that of random directions.
+    1. Rows whose locally normalized patches correlate by at least `NEAR_DUPLICATE` are near-duplicates.
+    2. The patches are projected on whitened principal components and clustered by average linkage, then
+       whitened by the scatter within the clusters (within-class covariance normalization, Hatch et al. 2006,
+       "Within-class covariance normalization for SVM-based speaker recognition") and clustered again, until
+       the mean cosine between clusters is no higher than that of random directions.
 
     Grouping different people costs little, but one person on both sides of a split makes the validation
-    error too small. The thresholds therefore favor grouping. With fewer than `MIN_ROWS` or more than
+    error too optimistic. The thresholds therefore favor grouping. With fewer than `MIN_ROWS` or more than
     `MAX_ROWS` rows, step 2 is skipped.
 
     Returns
@@ -83,7 +83,7 @@ def _group_identical_images(dataset: LandmarkDataset) -> NDArray[np.int64]:
 
 
 def _group_correlated(rows: Floats) -> NDArray[np.int64]:
-    """Group rows of unit length that are connected by cosines of at least `NEAR_DUPLICATE`."""
+    """Group unit vectors that are connected by cosines of at least `NEAR_DUPLICATE`."""
     pairs = [np.empty((2, 0), np.int64)]
     for row, cosines in _iter_cosines(rows):
         others = np.flatnonzero(cosines >= NEAR_DUPLICATE) + row + 1
@@ -93,7 +93,7 @@ def _group_correlated(rows: Floats) -> NDArray[np.int64]:
 
 
 def _merge(groupings: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Group rows that any of the groupings groups."""
+    """Merge groupings: rows that share a group in any of them share a group; numbered by first appearance."""
     n = len(groupings[0])
     starts, ends = [], []
     for groups in groupings:
@@ -106,7 +106,7 @@ def _merge(groupings: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def _connected_components(first: NDArray[np.int64], second: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Return the number of the connected component of each of n rows, given the pairs that are connected."""
+    """Return the connected component of each of n rows, given the pairs of connected rows."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -118,7 +118,7 @@ def _connected_components(first: NDArray[np.int64], second: NDArray[np.int64], n
 
 
 def _aligned_patches(dataset: LandmarkDataset) -> list[Floats]:
-    """Extract the aligned patches: for each view, (N, PATCH_SIZE²) unit vectors of mean zero."""
+    """Extract the aligned patches and return, for each view, (N, PATCH_SIZE²) unit vectors of mean zero."""
     from scipy.ndimage import gaussian_filter, map_coordinates
 
     centers, scales = _alignment(dataset)
@@ -133,7 +133,7 @@ def _aligned_patches(dataset: LandmarkDataset) -> list[Floats]:
         pixels = np.asarray(gray, np.float32)
         for view, side in enumerate(VIEWS):
             spacing = side * abs(scales[row]) * factor / PATCH_SIZE
-            # the factor applies to edge coordinates, half a pixel from the centers of the pixels
+            # the factor applies to edge coordinates, which are half a pixel larger than pixel coordinates
             positions = (centers[row] + side * scales[row] * grid + (0.5 + 0.5j)) * factor - (0.5 + 0.5j)
             smooth = gaussian_filter(pixels, 0.5 * spacing)
             patches[view, row] = map_coordinates(
@@ -160,8 +160,8 @@ def _alignment(dataset: LandmarkDataset) -> tuple[Complex, Complex]:
     """Return the position of each face: its center, and its scale and rotation as one complex number.
 
     Both (N,), pixels, x + iy. They are those of the similarity that maps the mean shape, with a root mean
-    square radius of 1, to the landmarks that most rows have. A row without two of these landmarks gets the
-    mean position of the others; if there are none, the center of the image.
+    square radius of 1, to the landmarks that are labeled in most rows (`MIN_LABELED`). A row that cannot be
+    fitted gets the mean position of the others or, if there are none, the center of the image.
     """
     n = len(dataset)
     centers = np.full(n, (dataset.size - 1) / 2 * (1 + 1j), np.complex128)
@@ -189,9 +189,9 @@ def _alignment(dataset: LandmarkDataset) -> tuple[Complex, Complex]:
 
 
 def _group_identities(views: list[Floats]) -> NDArray[np.int64]:
-    """Cluster the whitened patches twice, the second time whitened by the scatter within the clusters."""
+    """Cluster the whitened patches, whiten them by the scatter within the clusters, and cluster again."""
     k = min(COMPONENTS, len(views[0]) // 4)
-    deviation = 1 / np.sqrt(k)  # standard deviation of the cosine of two random directions
+    deviation = 1 / np.sqrt(k)  # standard deviation of the cosine of random directions in k dimensions
     components = [_whiten(view, k) for view in views]
     clusters = _cluster(_to_unit_length(components[0]), 4 * deviation)
     normalized = [_to_unit_length(_normalize_within_class(view, clusters)) for view in components]
@@ -199,7 +199,7 @@ def _group_identities(views: list[Floats]) -> NDArray[np.int64]:
 
 
 def _whiten(rows: Floats, k: int) -> NDArray[np.float64]:
-    """Project rows on their first k principal components, each scaled to variance 1."""
+    """Project rows onto their first k principal components, each scaled to variance 1."""
     centered = rows - rows.mean(axis=0)
     values, vectors = np.linalg.eigh((centered.T @ centered).astype(np.float64) / len(rows))
     values, vectors = values[::-1][:k], vectors[:, ::-1][:, :k]
@@ -216,7 +216,7 @@ def _normalize_within_class(rows: NDArray[np.float64], classes: NDArray[np.int64
     means = sums / np.maximum(sizes, 1)[:, None]
     deviations = (rows - means[classes])[in_shared_class]
     scatter = deviations.T @ deviations / (len(deviations) - np.count_nonzero(sizes > 1))
-    # shrunk by 10 % towards an isotropic scatter, so that directions with few samples are not amplified
+    # shrunk by 10 % toward an isotropic scatter, so that poorly estimated directions are not amplified
     scatter = 0.9 * scatter + 0.1 * np.trace(scatter) / k * np.eye(k)
     values, vectors = np.linalg.eigh(scatter)
     return np.asarray(rows @ vectors / np.sqrt(values))

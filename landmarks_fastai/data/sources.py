@@ -1,4 +1,4 @@
-"""Loading the data set of a config: Kaggle's or synthetic faces by name, anything else from a path."""
+"""Loading the data set of a config: Kaggle's or synthetic faces by name, any other from a path."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ DEFAULT_COUNT = 1000
 """Number of synthetic faces if the config does not set it."""
 
 FORMATS: dict[str, Format] = {"csv": csv.FORMAT, "kaggle": kaggle.FORMAT}
-"""Formats of paths, by name."""
+"""Data set formats of files and folders, by name."""
 
 OPTIONAL = ("image_size", "crop", "count")
-"""Options of `DataConfig` that have an effect on some sources only."""
+"""Options of `DataConfig` that have an effect on certain sources only."""
 
 SOURCES_HELP = (
     "a source is kaggle, synthetic, or a path: Kaggle's zip, training.zip or training.csv, a CSV with the"
@@ -49,8 +49,8 @@ def load_dataset(
     Parameters
     ----------
     data
-        The data options of a config, or only the source: ``"kaggle"``, ``"synthetic"``, or a path to Kaggle's
-        files or to a CSV of landmarks with its images (`read_csv_dataset`).
+        The data options of a config, or the source alone: ``"kaggle"``, ``"synthetic"``, or a path to
+        Kaggle's files or to a CSV of landmarks with its images (`read_csv_dataset`).
     seed
         Seed of the synthetic faces and of the rows that `DataConfig.limit` selects.
     cache
@@ -61,7 +61,7 @@ def load_dataset(
     Returns
     -------
     LandmarkDataset
-        Its `source` is that of `data`.
+        Its `source` is `data.source`.
 
     Raises
     ------
@@ -93,12 +93,12 @@ def load_dataset(
 
 
 def download_kaggle(cache: Path, progress: Progress | None = None) -> Path:
-    """Return Kaggle's zip in the cache, downloaded and verified if it is missing.
+    """Return the path of Kaggle's zip in the cache, after downloading and verifying it if it is missing.
 
     Raises
     ------
     RunError, UserError
-        As `download`.
+        See `download`; UserError also if the zip contains other files than Kaggle's.
     """
     path = cache / kaggle.ARCHIVE
     is_new = not path.is_file()
@@ -107,13 +107,13 @@ def download_kaggle(cache: Path, progress: Progress | None = None) -> Path:
         try:
             kaggle.verify_members(path, kaggle.MEMBER_BLOBS)
         except UserError:
-            path.unlink()  # the next call would not verify it
+            path.unlink()  # the next call would not verify its members again
             raise
     return path
 
 
 def _load_source(data: DataConfig, seed: int, cache: Path, progress: Progress | None) -> LandmarkDataset:
-    """Load all rows of the source."""
+    """Check the options that depend on the source, and load all its rows."""
     if data.source == SYNTHETIC:
         _check_options(data, frozenset({"count"}))
         return _load_synthetic(DEFAULT_COUNT if data.count is None else data.count, seed, cache)
@@ -126,14 +126,15 @@ def _load_source(data: DataConfig, seed: int, cache: Path, progress: Progress | 
 
 
 def _load_synthetic(count: int, seed: int, cache: Path) -> LandmarkDataset:
-    # cached, because drawing a thousand faces takes seconds; the version, because it may draw other faces
+    """Return synthetic faces from the cache, because drawing a thousand takes seconds."""
+    # the key includes the version, because another version may draw other faces
     key = (__version__, str(count), str(seed))
     dataset = load_or_parse(cache, SYNTHETIC, key, lambda: draw_synthetic_faces(count, seed))
     return replace(dataset, source=SYNTHETIC)
 
 
 def _check_options(data: DataConfig, effective: frozenset[str]) -> None:
-    """Refuse options that are set but have no effect on the source."""
+    """Raise UserError if an option is set that has no effect on the source."""
     for option in OPTIONAL:
         if option not in effective and getattr(data, option) is not None:
             remedy = "use --reduce-data or data.limit for fewer rows" if option == "count" else "remove it"
@@ -144,6 +145,7 @@ def _check_options(data: DataConfig, effective: frozenset[str]) -> None:
 
 
 def _find_format(path: Path, source: str) -> Format:
+    """Return the only format that recognizes the path; `source` is the path as the user gave it."""
     if not path.exists():
         hint = suggest(source, (KAGGLE, SYNTHETIC))
         hint = f"{hint} " if hint.startswith("did you mean") else ""
@@ -159,7 +161,7 @@ def _find_format(path: Path, source: str) -> Format:
 
 
 def _unknown_format(path: Path) -> UserError:
-    """Return an error that explains why the path has none of the formats."""
+    """Return an error that explains why no format recognizes the path."""
     if path.is_dir():
         return UserError(f"{path}: no data set in this folder; {SOURCES_HELP}")
     try:

@@ -1,4 +1,4 @@
-"""Splits into training and validation rows, with near-duplicates on one side."""
+"""Splits into training and validation rows, with near-duplicates on the same side."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Split:
     train, valid
         Sorted row indices, int64; every row of the data set is in exactly one of them.
     groups
-        (N,) int64; rows with the same number were kept on one side. With "random", every row has its own.
+        (N,) int64; rows with the same number are on the same side. With "random", each row is its own group.
     kind
         "grouped" or "random".
     seed
-        Seed that selected the validation rows.
+        Seed with which the validation rows were selected.
     """
 
     train: NDArray[np.int64]
@@ -65,11 +65,12 @@ def split_dataset(dataset: LandmarkDataset, kind: str, valid_fraction: float, se
     dataset
         The data set.
     kind
-        "grouped" keeps the rows of a group (`group_near_duplicates`) on one side. "random" is a random
-        permutation of the rows: near-duplicates on both sides make the result look better than it is, so it
-        is for comparison only.
+        "grouped" keeps the rows of a group (`group_near_duplicates`) on the same side. "random" splits a
+        random permutation of the rows: near-duplicates on both sides make the validation error too
+        optimistic, so it is for comparison only.
     valid_fraction
-        Fraction of validation rows, between 0 and 1; reached to within the size of the largest group.
+        Fraction of validation rows, between 0 and 1; the actual number differs by less than the size of the
+        largest group.
     seed
         The same seed gives the same split.
 
@@ -103,12 +104,12 @@ def split_dataset(dataset: LandmarkDataset, kind: str, valid_fraction: float, se
 
 
 def split_into_folds(dataset: LandmarkDataset, kind: str, folds: int, seed: int) -> list[Split]:
-    """Split a data set into folds for cross-validation: each row is a validation row of exactly one.
+    """Split a data set into folds for cross-validation: each row is a validation row of exactly one fold.
 
     Parameters
     ----------
     dataset, kind, seed
-        As for `split_dataset`; "grouped" keeps the rows of a group in one fold.
+        See `split_dataset`; "grouped" keeps the rows of a group in the same fold.
     folds
         Number of folds, at least 2. Their sizes differ by at most the size of the largest group.
 
@@ -120,7 +121,7 @@ def split_into_folds(dataset: LandmarkDataset, kind: str, folds: int, seed: int)
     Raises
     ------
     UserError
-        If there are fewer groups (or rows) than folds.
+        If `kind` is invalid, or there are fewer groups (with "random": rows) than folds.
     """
     kind = _check_kind(kind)
     groups = group_near_duplicates(dataset) if kind == "grouped" else np.arange(len(dataset))
@@ -132,7 +133,7 @@ def split_into_folds(dataset: LandmarkDataset, kind: str, folds: int, seed: int)
             " folds, or more data"
         )
     order = np.random.default_rng(seed).permutation(len(sizes))
-    # the largest first, those of equal size in random order; each goes to the smallest fold so far
+    # largest first, groups of equal size in random order; each is added to the smallest fold so far
     order = order[np.argsort(-sizes[order], kind="stable")]
     fold_sizes = np.zeros(folds, np.int64)
     fold_of_group = np.empty(len(sizes), np.int64)
@@ -144,12 +145,12 @@ def split_into_folds(dataset: LandmarkDataset, kind: str, folds: int, seed: int)
 
 
 def split_from_config(dataset: LandmarkDataset, data: DataConfig, seed: int) -> Split:
-    """Split as a config says; if it has folds but names none, return the first.
+    """Split a data set by the options of a config; with folds but without `fold`, return the first fold.
 
     Raises
     ------
     UserError
-        As `split_dataset` and `split_into_folds`.
+        See `split_dataset` and `split_into_folds`.
     """
     if data.folds is None:
         return split_dataset(dataset, data.split, data.valid_fraction, seed)
@@ -168,9 +169,9 @@ def _make_split(is_valid: NDArray[np.bool_], groups: NDArray[np.int64], kind: Sp
 
 
 def _select_groups(sizes: NDArray[np.int64], wanted: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Select groups for validation with about `wanted` rows in total, as a mask of the groups."""
+    """Select groups with about `wanted` rows in total for validation, and return a mask of the groups."""
     selected, total = np.zeros(len(sizes), bool), 0
-    for group in rng.permutation(len(sizes)):  # in random order, each group that still fits
+    for group in rng.permutation(len(sizes)):  # take each group that still fits, in random order
         if total + sizes[group] <= wanted:
             selected[group], total = True, total + sizes[group]
     if not total:  # every group has more rows than wanted

@@ -21,11 +21,11 @@ class DatasetSummary:
     channels
         1 (gray) or 3 (RGB).
     labeled
-        Number of rows in which each landmark is labeled, by name, in the order of the schema.
+        Number of rows in which each landmark is labeled, by landmark name, in the order of the schema.
     complete
         Number of rows with all landmarks labeled.
     duplicates
-        Number of images whose pixels equal those of an earlier image.
+        Number of images that equal an earlier image pixel for pixel.
     issues
         Suspicious labels, the highest score first; see `find_label_issues`.
     """

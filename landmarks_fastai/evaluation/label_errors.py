@@ -19,8 +19,8 @@ from landmarks_fastai.evaluation.out_of_fold import OutOfFoldPredictions
 
 Floats = NDArray[np.float64]
 
-MIN_TYPICAL = 1e-3
-"""Lower bound of medians and deviations, so that nothing is divided by 0."""
+EPSILON = 1e-3
+"""Lower bound of values that are divided by or whose logarithm is taken."""
 
 ALIGNED_SHARE = 0.8
 """A face is shifted if the length of the mean offset is at least this fraction of the mean distance."""
@@ -34,14 +34,14 @@ LANDMARK, SHIFT, FACE = "landmark", "shift", "face"
 
 @dataclass(frozen=True)
 class LabelError:
-    """A face whose labels are probably wrong.
+    """How probably, and in which way, the labels of a face are wrong.
 
     Parameters
     ----------
     row
         Its index in the data set.
     score
-        How much it deviates from the other faces, in robust standard deviations.
+        How much the face deviates from the others, in robust standard deviations (`rank_label_errors`).
     kind
         `LANDMARK`, `SHIFT` or `FACE`.
     landmark
@@ -63,9 +63,11 @@ class LabelError:
 def rank_label_errors(dataset: LandmarkDataset, predictions: OutOfFoldPredictions) -> list[LabelError]:
     """Rank the labeled faces by how probably their labels are wrong, the most probable first.
 
-    The score of a face is the larger of two deviations from all faces, each in robust standard deviations of
-    the logarithm (from median and MAD): that of the landmark with the largest relative offset from the
-    median offset of the face, and that of the mean relative distance of all its landmarks.
+    Two quantities are computed for each face: the mean distance of its labels from the predictions, and the
+    largest offset of one label after the face's median offset has been subtracted. Distances and offsets are
+    relative: divided by the error that the model expects and by the median for that landmark. Each quantity
+    is expressed in robust standard deviations of its logarithm above the median of all faces (from the MAD);
+    the score is the larger of the two.
 
     Parameters
     ----------
@@ -82,9 +84,9 @@ def rank_label_errors(dataset: LandmarkDataset, predictions: OutOfFoldPrediction
     expected = _expected_errors(predictions.landmarks.confidence[rows], dataset.size)
     relative = _relative_to_median(distances / expected)
     # the median offset of a face is an error of the whole face, not of one landmark
-    own_offsets = offsets - np.nanmedian(offsets, axis=1, keepdims=True)
-    own_relative = _relative_to_median(np.hypot(*np.moveaxis(own_offsets, -1, 0)) / expected)
-    landmark_scores = _robust_deviations(np.nanmax(own_relative, axis=1))
+    residuals = offsets - np.nanmedian(offsets, axis=1, keepdims=True)
+    relative_residuals = _relative_to_median(np.hypot(*np.moveaxis(residuals, -1, 0)) / expected)
+    landmark_scores = _robust_deviations(np.nanmax(relative_residuals, axis=1))
     face_scores = _robust_deviations(np.nanmean(relative, axis=1))
     shifts = np.nanmean(offsets, axis=1)
     aligned = np.hypot(*shifts.T) > ALIGNED_SHARE * np.nanmean(distances, axis=1)
@@ -92,7 +94,7 @@ def rank_label_errors(dataset: LandmarkDataset, predictions: OutOfFoldPrediction
     for i, row in enumerate(rows.tolist()):
         single = landmark_scores[i] > face_scores[i]
         kind = LANDMARK if single else SHIFT if aligned[i] else FACE
-        landmark = int(np.nanargmax((own_relative if single else relative)[i]))
+        landmark = int(np.nanargmax((relative_residuals if single else relative)[i]))
         score = max(float(landmark_scores[i]), float(face_scores[i]))
         x, y = shifts[i].tolist()
         label_errors.append(LabelError(row, score, kind, landmark, float(distances[i, landmark]), (x, y)))
@@ -100,7 +102,7 @@ def rank_label_errors(dataset: LandmarkDataset, predictions: OutOfFoldPrediction
 
 
 def _expected_errors(confidence: NDArray[np.float32], size: int) -> Floats:
-    """Return the scales that belong to confidences, in pixels; 1 pixel where the confidence is unknown."""
+    """Return the expected errors (scales) for (n, K) confidences, pixels; 1 where a confidence is unknown."""
     clipped = np.clip(confidence.astype(np.float64), 1e-4, 1 - 1e-4)  # 0 and 1 have no scale
     return np.where(np.isnan(confidence), 1.0, scale_from_confidence(clipped, size))
 
@@ -108,13 +110,13 @@ def _expected_errors(confidence: NDArray[np.float32], size: int) -> Floats:
 def _relative_to_median(errors: Floats) -> Floats:
     """Divide the (n, K) errors of each landmark by their median."""
     columns = [column[~np.isnan(column)] for column in errors.T]
-    medians = [max(float(np.median(column)), MIN_TYPICAL) if len(column) else 1.0 for column in columns]
+    medians = [max(float(np.median(column)), EPSILON) if len(column) else 1.0 for column in columns]
     return np.asarray(errors / medians)
 
 
 def _robust_deviations(values: Floats) -> Floats:
     """Return how far each value is above the median, in robust standard deviations of the logarithm."""
-    logs = np.log(np.maximum(values, MIN_TYPICAL))
+    logs = np.log(np.maximum(values, EPSILON))
     deviations = logs - np.median(logs)
     scale = MAD_TO_DEVIATION * float(np.median(abs(deviations)))
-    return np.asarray(deviations / max(scale, MIN_TYPICAL))
+    return np.asarray(deviations / max(scale, EPSILON))

@@ -44,8 +44,8 @@ def l1(pred: ArrayLike, true: ArrayLike) -> float:
 def rmse(pred: ArrayLike, true: ArrayLike) -> float:
     """Return the root mean squared coordinate error, the metric of Kaggle's Facial Keypoints Detection.
 
-    ``sqrt(mean((pred - true)²))`` over the labeled coordinates of all faces together. It is not the mean of
-    the RMSE of each face: a face with 15 landmarks has more weight than one with 4
+    ``sqrt(mean((pred - true)²))`` over the labeled coordinates of all faces together, not the mean of
+    per-face RMSEs: a face with 15 labeled landmarks weighs more than one with 4
     (https://www.kaggle.com/c/facial-keypoints-detection/overview/evaluation).
 
     Parameters
@@ -155,6 +155,11 @@ def nme(pred: ArrayLike, true: ArrayLike, normalizer: ArrayLike) -> Floats:
     NDArray[np.float64]
         (N,) fractions (0.05 is 5 %); NaN where no landmark is labeled or the normalizer is not a positive
         number.
+
+    Raises
+    ------
+    UserError
+        If the shapes do not agree.
     """
     distances = point_distances(pred, true)
     labeled = is_labeled(_as_points(true))
@@ -173,8 +178,8 @@ def nme(pred: ArrayLike, true: ArrayLike, normalizer: ArrayLike) -> Floats:
 def failure_rate(nme: ArrayLike, threshold: float) -> float:
     """Return the fraction of faces whose NME is larger than `threshold`: ``mean(nme > threshold)``.
 
-    At 8 % as in 300-W (Sagonas et al. 2016), at 10 % as in WFLW (Wu et al. 2018, "Look at Boundary", CVPR). A
-    face whose NME equals the threshold is not a failure.
+    Common thresholds are 8 % (300-W, Sagonas et al. 2016) and 10 % (WFLW, Wu et al. 2018, "Look at Boundary",
+    CVPR). A face whose NME equals the threshold is not a failure.
 
     Parameters
     ----------
@@ -194,9 +199,9 @@ def failure_rate(nme: ArrayLike, threshold: float) -> float:
 def auc(nme: ArrayLike, threshold: float) -> float:
     """Return the area under the cumulative error distribution from 0 to `threshold`, divided by `threshold`.
 
-    Exact instead of a sum over bins: the CED is a step function, and each face contributes the part of the
-    range above its error, ``mean(max(0, 1 - nme / threshold))``. The metric of 300-VW and of Bulat &
-    Tzimiropoulos 2017; 1 is perfect.
+    Computed exactly, not as a sum over bins: the cumulative error distribution (CED) is a step function, and
+    each face contributes the part of the range above its error, ``mean(max(0, 1 - nme / threshold))``. The
+    metric of 300-VW and of Bulat & Tzimiropoulos 2017; 1 is perfect.
 
     Parameters
     ----------
@@ -209,6 +214,11 @@ def auc(nme: ArrayLike, threshold: float) -> float:
     -------
     float
         In [0, 1]; NaN if no face has an NME.
+
+    Raises
+    ------
+    UserError
+        If the threshold is not larger than 0.
     """
     if not threshold > 0:
         raise UserError(f"the threshold of an AUC must be larger than 0, not {threshold}")
@@ -246,7 +256,7 @@ def check_pair(pred: ArrayLike, true: ArrayLike) -> tuple[Floats, Floats]:
     Raises
     ------
     UserError
-        If they have another shape, or not the same.
+        If they are not (N, K, 2), or differ in shape.
     """
     predicted, expected = _as_points(pred), _as_points(true)
     if predicted.shape != expected.shape:

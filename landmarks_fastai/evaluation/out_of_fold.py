@@ -19,7 +19,7 @@ from landmarks_fastai.utils.files import write_csv
 
 OOF_NAME = "oof.csv"
 FOLDS_NAME = "folds.json"
-"""File of a cross-validation that describes its data and counts the finished folds."""
+"""File of a cross-validation that describes its data set and counts the finished folds."""
 
 
 @dataclass(frozen=True)

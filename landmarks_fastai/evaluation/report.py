@@ -37,7 +37,7 @@ INTER_OCULAR, BOX = "inter_ocular", "box"
 """Normalizers of the NME."""
 
 DIGITS = 6
-"""Decimals of numbers in JSON."""
+"""Decimal places of numbers in JSON."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Report:
         "inter_ocular", or "box" if the schema has no eyes: the normalizer of `nme`, the failure rates and the
         AUCs.
     image_size
-        Side of the evaluated images, to which all pixels refer.
+        Side of the evaluated images in pixels; all errors in pixels refer to images of this size.
     overall, complete, partial
         Scores of all faces, of those with every landmark labeled, and of the others.
     landmarks
@@ -199,7 +199,7 @@ def evaluate_landmarks(
     image_size: int,
     scales: ArrayLike | None = None,
 ) -> Report:
-    """Evaluate predicted points.
+    """Evaluate predicted points against labels.
 
     Parameters
     ----------
@@ -227,8 +227,9 @@ def evaluate_landmarks(
     pred, true = check_pair(pred, true)
     is_complete = np.asarray(complete, bool)
     _check_input(pred, true, schema, is_complete)
-    by_eyes, by_box = nme(pred, true, inter_ocular_distance(true, schema)), nme(pred, true, box_size(true))
-    normalized = by_box if schema.eyes is None else by_eyes
+    inter_ocular_nme = nme(pred, true, inter_ocular_distance(true, schema))
+    box_nme = nme(pred, true, box_size(true))
+    normalized = box_nme if schema.eyes is None else inter_ocular_nme
 
     def scores(rows: NDArray[np.bool_]) -> Scores:
         return Scores(
@@ -236,8 +237,8 @@ def evaluate_landmarks(
             faces_with_nme=len(known_values(normalized[rows])),
             l1=l1(pred[rows], true[rows]),
             rmse=rmse(pred[rows], true[rows]),
-            nme_inter_ocular=mean_or_nan(known_values(by_eyes[rows])),
-            nme_box=mean_or_nan(known_values(by_box[rows])),
+            nme_inter_ocular=mean_or_nan(known_values(inter_ocular_nme[rows])),
+            nme_box=mean_or_nan(known_values(box_nme[rows])),
             failure_rate_8=failure_rate(normalized[rows], 0.08),
             failure_rate_10=failure_rate(normalized[rows], 0.10),
             auc_8=auc(normalized[rows], 0.08),
@@ -258,7 +259,7 @@ def evaluate_landmarks(
 
 
 def _check_input(pred: Floats, true: Floats, schema: LandmarkSchema, complete: NDArray[np.bool_]) -> None:
-    """Refuse input that cannot be evaluated; see `evaluate_landmarks`."""
+    """Raise a UserError if the input cannot be evaluated; see `evaluate_landmarks`."""
     if true.shape[1] != len(schema):
         raise UserError(
             f"schema {schema.name} has {len(schema)} landmarks, but the faces have {true.shape[1]}"

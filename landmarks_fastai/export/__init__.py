@@ -5,5 +5,5 @@ writes the file with `landmarks_fastai.utils.files.atomic_write`, stores the hea
 predictions with those of torch before the file is kept; 2. add its suffix to
 `landmarks_fastai.commands.export`; 3. if it should also be opened, add its suffix to
 `landmarks_fastai.model_files.loading.open_model` and a backend to `landmarks_fastai.inference.backends`.
-Without step 3, `export` cannot check the file and `predict --model` refuses it.
+Without step 3, `export` cannot check the file and `predict --model` rejects it.
 """

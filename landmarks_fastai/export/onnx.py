@@ -1,7 +1,7 @@
-"""Export to ONNX: one file that maps bytes to pixels and is compared with torch before it is kept.
+"""Export to ONNX: one file, whose output is compared with that of torch before it is kept.
 
-The graph includes pixel normalization and the conversion to pixels, so that other programs need only the
-file.
+The graph maps pixel values from 0 to 255 to points in pixels: it includes normalization and the conversion to
+pixels, so that other programs need only the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHECKED_BATCH_SIZES = (1, 3)
 
 
 def export_onnx(network: nn.Module, header: ModelHeader, path: str | Path) -> None:
-    """Write a network as an ONNX file, run it, and keep it only if its output equals that of torch.
+    """Write a network as an ONNX file, and keep it only if its output matches that of torch.
 
     The input "image" is (N, C, S, S) float32 with values from 0 to 255; the output "points" is (N, K, 2)
     float32, (x, y) in pixels of the input. If the network predicts Laplace scales, the output "scales" is
@@ -77,7 +77,7 @@ def export_onnx(network: nn.Module, header: ModelHeader, path: str | Path) -> No
             reason = " ".join(str(error).split())[:200]
             raise RunError(f"{path}: torch cannot export this network: {reason}") from error
         difference = _max_difference(network, header, open_model(partial, device="cpu"))
-        if not difference < TOLERANCE:  # also refuses NaN
+        if not difference < TOLERANCE:  # also true for NaN
             raise RunError(
                 f"{path}: not written, because the output of ONNX Runtime differs by {difference:.3g} px from"
                 " that of torch"
@@ -97,8 +97,8 @@ def _export_graph(network: nn.Module, header: ModelHeader, path: Path) -> None:
     with torch.inference_mode():
         outputs = ["points", "scales"][: len(pixel_network(example))]
     with warnings.catch_warnings():
-        # The newer exporter (dynamo=True) takes ten times as long, needs onnxscript and stores the paths of
-        # the user's source files in the model. The older one only warns that it is deprecated.
+        # the newer exporter (dynamo=True) takes ten times as long, needs onnxscript and stores the paths of
+        # the user's source files in the model; the older one only warns that it is deprecated
         warnings.simplefilter("ignore")
         torch.onnx.export(
             pixel_network,

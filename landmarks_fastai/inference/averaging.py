@@ -15,11 +15,11 @@ def average_landmarks(predictions: Sequence[Landmarks]) -> Landmarks:
     """Average predictions of the same faces by several models or passes, weighted by inverse variance.
 
     A point with Laplace scale b has weight ``1 / b²``, which minimizes the variance of the mean if the errors
-    are independent. Where one of the scales is unknown, the mean is unweighted and its scale is unknown.
+    are independent. Where a scale is unknown, the mean is unweighted and its scale unknown.
 
     The scale of the mean is the weighted mean of the scales. That is exact if the errors are fully
-    correlated, and otherwise too large by at most the square root of the number of predictions; the
-    correlation is not known.
+    correlated, and otherwise too large, by a factor of at most √n for n predictions; the correlation is not
+    known.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ confidence, (B, K) Laplace scales of the error along each axis, in the same pixe
 
 
 def resolve_device(device: str) -> str:
-    """Return the torch device that `device` names; "auto" is the first GPU, or the CPU.
+    """Return the torch device that `device` names; "auto" is the first GPU if there is one, else the CPU.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def resolve_device(device: str) -> str:
     name = "cuda:0" if device == "cuda" else device
     if name not in available:
         raise UserError(
-            f"--device {device}: not available; torch finds {', '.join(available)} on this machine:"
+            f"--device {device}: not available; torch finds {', '.join(available)} on this machine;"
             " use auto or cpu"
         )
     return name
@@ -67,7 +67,7 @@ def torch_backend(network: nn.Module, header: ModelHeader, device: str) -> Backe
 
 
 def onnx_backend(model: LoadedModel) -> tuple[Backend, str]:
-    """Return a backend that runs an ONNX Runtime session, which includes normalization, and its device."""
+    """Return a backend that runs an ONNX Runtime session (normalization included), and its device."""
     session: Any = model.session
     available = [port.name for port in session.get_outputs()]
     outputs = [name for name in ("points", "scales") if name in available]

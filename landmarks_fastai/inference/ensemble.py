@@ -1,4 +1,4 @@
-"""Several models that predict as one."""
+"""Ensembles: several models whose predictions are averaged."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from landmarks_fastai.landmarks import Landmarks
 class Ensemble(Predictor):
     """The inverse-variance weighted mean of several models.
 
-    Each model extracts a crop in its own input size and channels. `header` is that of the first model with
-    the mean of all mean shapes, which refinement uses.
+    Each model extracts crops of its own input size and channels. `header` is that of the first model, with
+    the mean of all mean shapes for refinement.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def open_predictors(paths: Sequence[Path], device: str = "auto", trust_pickle: b
     Raises
     ------
     UserError
-        If one cannot be opened, or has other landmarks than the first.
+        If a model cannot be opened, or predicts other landmarks than the first.
     """
     members = [Predictor.open(path, device, trust_pickle) for path in paths]
     first = members[0].schema

@@ -2,8 +2,8 @@
 
 To add a detector: 1. write a module in `landmarks_fastai.inference.detectors` with an `open_…` function that
 takes the cache folder and a progress callback and returns a `Detector`; 2. add one line to `DETECTORS`; 3.
-measure its `CropAlignment` with benchmarks/detectors.py, since landmarks are poor in crops that differ from
-those of training.
+measure its `CropAlignment` with benchmarks/detectors.py, because predictions are inaccurate in crops that
+differ from those of training.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEFAULT_DETECTOR = "centerface"
 
 
 def open_center_crop(cache: Path, progress: Progress | None = None) -> Detector:
-    """Return a detector that takes the center crop of every image for a face."""
+    """Return a detector whose only detection is the center crop of the image."""
 
     def detect(image: NDArray[np.uint8]) -> Detections:
         height, width = image.shape[:2]

@@ -26,9 +26,9 @@ REFINEMENT_PASSES = 1
 """Default number of refinement passes; measured in benchmarks/refinement.md."""
 
 MAX_CROP_CHANGE = 0.25
-"""A pass whose crop differs more from the last crop (`crop_distance` plus roll in radians) is not averaged: a
-face that is cut off or far too small in its crop cannot be located well, whatever its confidence. Measured in
-benchmarks/refinement.md."""
+"""A pass is not averaged if its crop differs by this much or more from that of the last pass (`crop_distance`
+plus the difference of the rolls in radians): landmarks predicted in a crop that cuts off the face, or shows
+it far too small, are inaccurate, whatever their confidence. Measured in benchmarks/refinement.md."""
 
 
 class Predictor:
@@ -41,7 +41,7 @@ class Predictor:
     backend
         Runs the network on a batch of crops.
     device
-        Where it runs, for messages.
+        Name of the device that it runs on, for information.
     """
 
     def __init__(self, header: ModelHeader, backend: Backend, device: str = "cpu") -> None:
@@ -103,19 +103,19 @@ class Predictor:
         image
             (H, W, 3), (H, W, 1) or (H, W) uint8.
         boxes
-            (N, 4) edges x0, y0, x1, y1 in pixels. Each box is extended to a square around its center with its
-            longer side; pixels at the edge of the image are repeated outside it. None: the center crop.
+            (N, 4) edges x0, y0, x1, y1 in pixels. Each box is extended to a square with the same center and
+            the box's longer side; outside the image, its edge pixels are repeated. None: the center crop.
         flip
             Average with the prediction on the mirrored crop.
         refine
             Number of refinement passes: the crop is re-estimated from the predicted landmarks, including
             roll, and the model runs again. Passes with similar crops are averaged (`average_landmarks`);
-            without confidence, only the last pass counts.
+            without confidence, the last pass is returned.
 
         Returns
         -------
         Landmarks
-            In pixels of `image`; of one face if no boxes are given.
+            N faces, one if `boxes` is None; in pixels of `image`.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class Predictor:
         return crop if crop is not None and crop.side**2 <= MAX_PIXELS else None
 
     def predict_batch(self, images: Image, batch_size: int = 64, flip: bool = False) -> Landmarks:
-        """Predict the landmarks of images that show one cropped face each, such as the rows of a data set.
+        """Predict the landmarks of square images of one face each, such as the rows of a data set.
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class Predictor:
         Returns
         -------
         Landmarks
-            Of N faces, in pixels of `images`.
+            N faces, in pixels of `images`.
         """
         if images.ndim != 4 or images.shape[1] != images.shape[2]:
             raise UserError(f"images must be (N, S, S, C), not {images.shape}")

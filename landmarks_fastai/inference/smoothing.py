@@ -18,9 +18,9 @@ class Cutoffs:
     Parameters
     ----------
     minimum
-        Cutoff frequency at rest in Hz (mincutoff in the paper): lower is smoother.
+        Cutoff frequency at rest in Hz (mincutoff in the paper); lower is smoother.
     speed
-        Increase of the cutoff in Hz for a speed of one face size a second (β in the paper): higher lags less.
+        Increase of the cutoff in Hz per face size per second of speed (β in the paper); higher lags less.
     derivative
         Cutoff frequency of the speed estimate in Hz (dcutoff in the paper).
     """
@@ -41,13 +41,13 @@ SHAPE_CUTOFFS = Cutoffs(minimum=0.7, speed=25.0)
 class OneEuroFilter:
     """Low-pass filter whose cutoff increases with speed (Casiez et al. 2012, "1 € Filter", CHI).
 
-    Distances are divided by the size of the face before they count as speed, so that the same parameters
-    apply to a face of 50 pixels and of 500.
+    Speed is measured in face sizes per second, so that the same parameters suit faces of 50 and of 500
+    pixels.
 
     Parameters
     ----------
     cutoffs
-        Its parameters.
+        Parameters of the filter.
     """
 
     def __init__(self, cutoffs: Cutoffs) -> None:
@@ -67,7 +67,7 @@ class OneEuroFilter:
         elapsed
             Seconds since the last call; at 0 or less the last result is returned.
         size
-            Length of one face size, in the same unit as `value`.
+            Size of the face, in the unit of `value`.
         cutoff_factor
             (K,) or scalar factor of the cutoff; 1 is the filter of the paper.
 
@@ -93,7 +93,7 @@ class OneEuroFilter:
 
 
 def _smoothing_factor(cutoff: Floats, elapsed: float) -> Floats:
-    """Return α = 1 / (1 + τ / T) with τ = 1 / (2π f) (eq. 4 of the paper)."""
+    """Return α = 1 / (1 + τ / T) with τ = 1 / (2π f) for a cutoff f in Hz and T elapsed seconds (eq. 4)."""
     return np.asarray(1 / (1 + 1 / (2 * math.pi * cutoff * elapsed)))
 
 
@@ -119,7 +119,7 @@ class LandmarkSmoother:
         points
             (K, 2) pixels of the frame; NaN is returned unchanged.
         time
-            Of the frame, in seconds.
+            Time of the frame in seconds.
         confidence
             (K,) confidence; None or NaN if unknown.
 
@@ -144,7 +144,7 @@ class LandmarkSmoother:
 def _cutoff_factor(confidence: NDArray[np.floating] | None) -> Floats | float:
     """Return the squared ratio of each confidence to the median, at most 1; 1 if confidence is unknown.
 
-    Squared like a variance: occluded landmarks keep a third less of their jitter, all others are unaffected
+    Squared like a variance. This reduces the jitter of a partly occluded face by another third
     (benchmarks/smoothing.md).
     """
     if confidence is None or not np.isfinite(confidence).all() or not confidence.any():
@@ -155,5 +155,16 @@ def _cutoff_factor(confidence: NDArray[np.floating] | None) -> Floats | float:
 
 
 def face_size(points: NDArray[np.floating]) -> float:
-    """Return about the side of a face's crop in pixels: four times the spread of its (K, 2) landmarks."""
+    """Return the approximate side of a face's crop: four times the RMS distance of landmarks from their mean.
+
+    Parameters
+    ----------
+    points
+        (K, 2) finite landmarks, pixels.
+
+    Returns
+    -------
+    float
+        Pixels; 1 if all landmarks coincide.
+    """
     return float(np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean())) * 4 or 1.0

@@ -18,10 +18,10 @@ from landmarks_fastai.landmarks import Landmarks
 Image = NDArray[np.uint8]
 
 DETECTION_INTERVAL = 25
-"""Frames between two detections while all tracks are stable."""
+"""Number of frames from one detection to the next while all tracks are stable."""
 
 MAX_PREDICTED_SHIFT = 0.2
-"""Limit of the motion prediction of a crop between two frames, as a fraction of its side."""
+"""Maximum predicted motion of a crop between two frames, as a fraction of its side."""
 
 DUPLICATE_DISTANCE = 0.25
 """Two tracks closer than this (`crop_distance`) follow the same face."""
@@ -33,13 +33,13 @@ REIDENTIFY_DISTANCE = 1.5
 """A new face closer than this to where a track was lost continues that track."""
 
 REIDENTIFY_SECONDS = 2.0
-"""Time after which a lost track ends; until then the detector runs on every frame."""
+"""Seconds after which a lost track ends; until then, the detector runs on every frame."""
 
 LOST_CONFIDENCE = 0.6
 """A track is lost when its mean confidence falls below this fraction of its maximum.
 
-Relative, because the maximum depends on the model and the face. With the default config, background retains
-40 to 60 % and a half-covered face 75 %.
+Relative, because the maximum depends on the model and the face. With the default config, a crop of background
+has 40 to 60 % of the maximum and a half-occluded face 75 %.
 """
 
 MAX_MISSED_DETECTIONS = 3
@@ -65,37 +65,37 @@ class _Track:
     Parameters
     ----------
     track_id
-        Its ID.
+        ID of the track.
     smoother
-        Smooths its landmarks, if requested.
+        Smooths its landmarks; None for no smoothing.
     """
 
     first_detected: int
     last_detected: int
-    """Frames of the first and last detection since the track began or was last found again."""
+    """Indices of the frames of the first and last detection since the track started or was last continued."""
     max_confidence: float
     """Maximum of the mean confidence since then."""
     crop: Crop
     time: float
     landmarks: Landmarks
     velocity: tuple[float, float]
-    """Of the crop's center, pixels a second."""
+    """Velocity of the crop's center in pixels per second."""
 
     def __init__(self, track_id: int, smoother: LandmarkSmoother | None) -> None:
         self.track_id = track_id
         self.smoother = smoother
         self.confirmed = False
-        """Whether it was detected in two frames; only then does it keep its ID after it ends."""
+        """Whether it was detected in two frames; a track that ends before releases its ID."""
 
     def start(self, frame: int, observation: _Observation, time: float) -> None:
-        """Begin, or continue after being lost, with a detected face."""
+        """Start, or continue after being lost, with a detected face."""
         self.first_detected = self.last_detected = frame
         self.max_confidence, self.velocity = 0.0, (0.0, 0.0)
         self._store(observation, time)
 
     @property
     def stable(self) -> bool:
-        """Whether the face was detected again after the first detection."""
+        """Whether the face was detected again after its first detection."""
         return self.last_detected > self.first_detected
 
     def update(self, observation: _Observation, time: float) -> None:
@@ -141,7 +141,7 @@ class Tracker:
         Derive each crop from the landmarks of the previous frame. If False, the detector runs on every frame
         and its crops are used unchanged.
     detection_interval
-        Frames between two detections while all tracks are stable.
+        Number of frames from one detection to the next while all tracks are stable.
     """
 
     predictor: Predictor
@@ -153,7 +153,7 @@ class Tracker:
     """Number of times the detector has run."""
 
     def __post_init__(self) -> None:
-        """Begin without tracks."""
+        """Start without tracks."""
         self.follow = self.follow and self.predictor.header.mean_shape is not None
         self._tracks: list[_Track] = []
         self._lost: list[_Track] = []
@@ -167,12 +167,12 @@ class Tracker:
         image
             (H, W, 3) uint8 RGB.
         time
-            Of the frame in seconds; later than that of the previous frame.
+            Time of the frame in seconds; later than that of the previous frame.
 
         Returns
         -------
         Landmarks
-            With track IDs, in their order.
+            Landmarks with track IDs, sorted by track ID.
         """
         self._frame += 1
         previous, self._tracks = self._tracks, []
@@ -190,9 +190,11 @@ class Tracker:
         """Predict the tracked faces in this frame and keep the tracks whose face is still there."""
         observations = self._observe(image, [track.predicted_crop(time) for track in tracks])
         pairs = [
-            (t, observed) for t, observed in zip(tracks, observations, strict=True) if observed is not None
+            (track, observed)
+            for track, observed in zip(tracks, observations, strict=True)
+            if observed is not None
         ]
-        # of two tracks on one face, the one whose crop moved farther has slid onto it from an occluded face
+        # of two tracks on one face, the one whose crop moved farther came from another, now occluded face
         for track, observed in sorted(pairs, key=lambda pair: crop_distance(pair[0].crop, pair[1].crop)):
             confident = observed.mean_confidence >= LOST_CONFIDENCE * track.max_confidence
             if confident and self._is_free(observed.crop, DUPLICATE_DISTANCE):
@@ -272,7 +274,7 @@ class Tracker:
 
 
 def _is_plausible(crop: Crop, image: Image) -> bool:
-    """Return True if the crop's center is inside the image and it is at most twice as large as the image."""
+    """Return True if the crop is centered inside the image and at most twice as large as the image."""
     height, width = image.shape[:2]
     x, y = crop.center
     return bool(0 <= x <= width and 0 <= y <= height and crop.side <= 2 * max(height, width))

@@ -11,7 +11,7 @@ from landmarks_fastai.model_files.header import MODEL_NAME
 from landmarks_fastai.model_files.run_marker import check_run_folder, trained_on_synthetic
 
 RELEASED_DIR = Path(__file__).resolve().parents[2] / "models"
-if not RELEASED_DIR.is_dir():  # installed as a wheel: one model is inside the package
+if not RELEASED_DIR.is_dir():  # installed from a wheel, which contains one released model
     RELEASED_DIR = Path(__file__).resolve().parents[1] / "models"
 
 TRAIN_HINT = "train one with: landmarks-fastai train --config quick"
@@ -36,9 +36,9 @@ class DefaultModel:
 def default_models(runs: str | Path) -> DefaultModel:
     """Return the models to use when none is named.
 
-    These are the model of the newest run in `runs` that was trained on real data, or all folds of that run;
-    if there is no such run, the released ResNet18; without released models, the newest run on synthetic data.
-    Runs of another format version are ignored, which the reason states.
+    In order of preference: the newest run in `runs` that was trained on real data (all folds if it is a
+    cross-validation), the released ResNet18, the newest run on synthetic data. Runs of another format version
+    are ignored; the reason names them.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def _is_readable(run: Path) -> bool:
 
 
 def _is_synthetic(model: Path) -> bool:
-    """Return True if a model is known to be trained on synthetic data; unreadable metadata counts as real."""
+    """Return True if a model was trained on synthetic data; an unreadable data.json counts as real data."""
     try:
         return trained_on_synthetic(model.parent)
     except UserError:
@@ -148,7 +148,7 @@ def _with_all_folds(model: Path, runs: Path) -> list[Path]:
 
 
 def _folds(folder: Path) -> list[Path]:
-    """Return the fold folders of a cross-validation in order; none if the folder has a model of its own."""
+    """Return the fold folders of a cross-validation in order; none if the folder itself contains a model."""
     if (folder / MODEL_NAME).is_file():
         return []
     folds = [path for path in folder.glob("fold-*") if path.name.removeprefix("fold-").isdigit()]

@@ -15,7 +15,7 @@ from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.schema import LandmarkSchema
 
 FORMAT = 2
-"""Version of the header and of run folders that this package writes and reads. Version 1 was 0.1."""
+"""Version of the header and of run folders that this package reads and writes; 0.1 wrote version 1."""
 
 HEADER_KEY = "landmarks_fastai"
 """Key of the header in the metadata of safetensors files and in metadata_props of ONNX files."""
@@ -39,7 +39,7 @@ class ModelHeader(BaseModel):
     input_size
         Side of the network input in pixels.
     mean, std
-        One value a channel; pixels are normalized by ``(byte / 255 - mean) / std``.
+        One value per channel; pixels are normalized by ``(byte / 255 - mean) / std``.
     landmark_schema
         Names of the landmarks; "schema" in JSON, because pydantic reserves that attribute.
     mean_shape
@@ -117,7 +117,7 @@ class ModelHeader(BaseModel):
 
 
 def check_format(version: object, path: Path) -> None:
-    """Refuse a model file or run folder of another format version.
+    """Check that a model file or run folder has the format version that this package reads.
 
     Raises
     ------

@@ -39,7 +39,7 @@ class LoadedModel:
 
 
 def open_model(path: str | Path, trust_pickle: bool = False, device: str = "auto") -> LoadedModel:
-    """Open a model file. Only a pickle, which must be trusted explicitly, can execute code.
+    """Open a model file; only a pickle can execute code, and it must be trusted explicitly.
 
     Parameters
     ----------
@@ -54,8 +54,9 @@ def open_model(path: str | Path, trust_pickle: bool = False, device: str = "auto
     Raises
     ------
     UserError
-        If the file is missing, empty, truncated, from another program, of another format version, a ``.pkl``
-        that was not declared trusted, or has weights that do not match its header.
+        If the file is missing, empty, truncated or written by another program; if it has another format
+        version, or weights that do not match its header; if it is a ``.pkl`` without `trust_pickle`; if ONNX
+        Runtime does not support `device`.
     """
     path = resolve_model(path)
     if path.stat().st_size == 0:
@@ -72,7 +73,7 @@ def open_model(path: str | Path, trust_pickle: bool = False, device: str = "auto
             f"{path}: a .pkl can execute arbitrary code when opened; use the {MODEL_NAME} next to it, or pass"
             " --trust-pickle if you trust its author"
         )
-    raise UserError(f"{path}: not a landmarks-fastai model; these are .safetensors, .onnx and .pkl files")
+    raise UserError(f"{path}: not a landmarks-fastai model; supported are .safetensors, .onnx and .pkl files")
 
 
 def _open_safetensors(path: Path) -> LoadedModel:
@@ -141,7 +142,7 @@ def _open_pickle(path: Path) -> LoadedModel:
             raise UserError(f"{path}: not an exported learner, or truncated ({reason})") from error
     header = getattr(learner, "header", None)
     if not isinstance(header, dict):
-        raise UserError(f"{path}: a learner of another program: it has no landmarks_fastai header")
+        raise UserError(f"{path}: not a landmarks-fastai learner: it has no landmarks_fastai header")
     checked = ModelHeader.from_dict(header, path)
     return LoadedModel(path, checked, _build_with_weights(checked, learner.model.state_dict(), path))
 

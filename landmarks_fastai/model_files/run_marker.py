@@ -19,9 +19,9 @@ def write_run_marker(folder: Path) -> None:
 
 
 def check_run_folder(folder: Path) -> None:
-    """Refuse a run folder of another format version.
+    """Check that a run folder has the format version that this package reads.
 
-    A folder without config.yaml is not a run folder and is accepted.
+    A folder without config.yaml is not a run folder and passes.
 
     Raises
     ------

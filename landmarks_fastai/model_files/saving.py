@@ -24,11 +24,11 @@ def save_model(
     path
         The file to write.
     state_dict
-        The network's state.
+        The network's state dict.
     header
-        Its description.
+        Description of the network.
     half
-        Store weight matrices and convolutions at half precision; biases and batch normalization stay float32.
+        Store weight matrices and convolutions as float16; biases and batch normalization stay float32.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def save_model(
     """
     from safetensors.torch import save
 
-    # safetensors refuses tensors that share memory
+    # safetensors does not accept tensors that share memory
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
     if half:
         weights = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in weights.items()}

@@ -1,4 +1,4 @@
-"""Building whole networks: backbone and head, and the version that maps pixels to pixels."""
+"""Building complete networks: backbone and head, and the wrapper from pixel values to pixel coordinates."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from landmarks_fastai.networks.resnet import get_resnet, resnet_stages, stage_ch
 
 
 class PixelNetwork(nn.Module):
-    """A network preceded by its pixel normalization and followed by the conversion to pixels.
+    """A network with the normalization of its input and the conversion of its output to pixels.
 
     Maps (B, C, S, S) float32 images with values from 0 to 255 to (B, K, 2) points in pixels of these images
-    and, if the head predicts scales, (B, K) Laplace scales in the same pixels.
+    and, if the head predicts scales, (B, K) Laplace scales in the same unit.
 
     Parameters
     ----------
     network
         Maps normalized images to normalized points and log scales, see `build_network`.
     mean, std
-        One value per channel; pixels are normalized by ``(byte / 255 - mean) / std``.
+        One value per channel; images are normalized by ``(image / 255 - mean) / std``.
     size
         S, side of the images in pixels.
     scale_factor
@@ -62,11 +62,11 @@ def build_network(arch: str, head: Mapping[str, Any], n_landmarks: int, channels
     Parameters
     ----------
     arch
-        torchvision name of the ResNet.
+        Name of the ResNet in torchvision.
     head
         Name and options of the head, as `build_head` takes them.
     n_landmarks
-        K.
+        K, the number of landmarks.
     channels
         1 for gray, 3 for RGB.
 

@@ -1,6 +1,6 @@
-"""Normalized coordinates: the unit of the points that networks predict and losses compare.
+"""Normalized coordinates, in which networks predict points and losses compare them.
 
-The edges of the image are -1 and 1, so the center of pixel x of an image S pixels wide is at
+The edges of the image are at -1 and 1, so the center of pixel x of an image S pixels wide is at
 (x + 0.5) / S * 2 - 1.
 """
 
@@ -15,5 +15,5 @@ def normalize_points(points: Tensor, size: int) -> Tensor:
 
 
 def denormalize_points(points: Tensor, size: int) -> Tensor:
-    """Map normalized coordinates to pixels of a `size` x `size` image: the inverse of `normalize_points`."""
+    """Map normalized coordinates to pixels of a `size` x `size` image, the inverse of `normalize_points`."""
     return (points + 1) * (size / 2) - 0.5

@@ -5,8 +5,8 @@ Output of a head, float32:
 - (B, K, 2): points (x, y) in normalized coordinates (see `coordinates`);
 - (B, K, 3) if built with ``scales=True``: the third value is the logarithm of the scale b of a Laplace
   distribution of the error along x and along y, b as a fraction of the side of the image;
-- (B, K, 3 + 2 N) from a classifying head in training mode: then the log-probabilities of N bins along x and
-  of N bins along y.
+- (B, K, 3 + 2 N) from a head that classifies coordinates (SimCC), in training mode: the other values are the
+  log-probabilities of N bins along x and of N bins along y.
 
 To add a head:
 
@@ -34,7 +34,7 @@ from landmarks_fastai.networks.coordinates import normalize_points
 from landmarks_fastai.utils.text import suggest
 
 INITIAL_LOG_SCALE = math.log(0.03)
-"""Log of the Laplace scale that an untrained head predicts: 3 % of the side."""
+"""Logarithm of the Laplace scale that an untrained head predicts: 3 % of the side."""
 
 Stages = tuple[Tensor, ...]
 
@@ -45,8 +45,8 @@ class Head(nn.Module):
     def initialize_output(self, mean_shape: Tensor) -> None:
         """Make the untrained head predict `mean_shape`, (K, 2) normalized points, for every image.
 
-        Does nothing in heads without a bias per coordinate: those based on heatmaps start near the center of
-        the image.
+        Heads without a bias per coordinate do nothing: those based on heatmaps start near the center of the
+        image.
         """
 
 
@@ -56,9 +56,9 @@ class LinReluLinHead(Head):
     Parameters
     ----------
     channels
-        Channels of the four stages.
+        Number of channels of each of the four stages.
     n_landmarks
-        K.
+        K, the number of landmarks.
     hidden
         Width of the hidden layer.
     scales
@@ -91,7 +91,7 @@ class LinearHead(Head):
     Parameters
     ----------
     channels, n_landmarks, scales
-        As for `LinReluLinHead`.
+        See `LinReluLinHead`.
     """
 
     def __init__(self, channels: tuple[int, ...], n_landmarks: int, scales: bool = False) -> None:
@@ -112,19 +112,19 @@ class LinearHead(Head):
 
 
 class SoftArgmaxHead(Head):
-    """One heatmap per landmark on the fused stages; the landmark is its expected position.
+    """One heatmap per landmark, from the fused stages; the landmark is its expected position.
 
-    The mean of a softmax over pixels is integral regression (Sun et al. 2018, "Integral Human Pose
-    Regression"), also known as DSNT (Nibali et al. 2018, "Numerical Coordinate Regression with Convolutional
-    Neural Networks"). It keeps the positions that pooling discards. The log scale of a landmark is the mean
-    of a second map, weighted by the heatmap.
+    The expected position under a softmax over all cells is integral regression (Sun et al. 2018, "Integral
+    Human Pose Regression"), also known as DSNT (Nibali et al. 2018, "Numerical Coordinate Regression with
+    Convolutional Neural Networks"). Unlike pooling, it keeps spatial information. The log scale of a landmark
+    is the mean of a second map, weighted by the heatmap.
 
     Parameters
     ----------
     channels, n_landmarks, scales
-        As for `LinReluLinHead`.
+        See `LinReluLinHead`.
     width
-        Channels of the fused stages.
+        Number of channels of the fused stages.
     """
 
     def __init__(self, channels: tuple[int, ...], n_landmarks: int, width: int, scales: bool = False) -> None:
@@ -142,7 +142,7 @@ class SoftArgmaxHead(Head):
         """Return (B, K, 2) points, or (B, K, 3) with log scales."""
         fused = fuse_stages(stages, self.lateral)
         heatmaps: Tensor = self.heatmaps(fused).float()
-        # softmax over both axes without a reshape, in which the ONNX export would lose K
+        # softmax over both axes without a reshape, in which the ONNX export would lose the dimension K
         mass = torch.exp(heatmaps - heatmaps.amax((2, 3), keepdim=True))
         mass = mass / mass.sum((2, 3), keepdim=True)
         points = torch.stack([_expected_position(mass.sum(2)), _expected_position(mass.sum(3))], -1)
@@ -152,24 +152,24 @@ class SoftArgmaxHead(Head):
 
 
 class SimCCHead(Head):
-    """One distribution per landmark and axis over sub-pixel bins; the landmark is their expected values.
+    """One distribution per landmark and axis over sub-pixel bins; its expected value is the coordinate.
 
     Coordinate classification (Li et al. 2022, "SimCC: a Simple Coordinate Classification Perspective for
     Human Pose Estimation"): the bins are finer than the heatmap, and the loss includes their cross-entropy.
-    The paper computes the distributions from the whole map of a landmark by one linear layer, which fixes the
-    input size; here a convolution computes them from the marginals of the heatmap. The scale is the mean
-    absolute deviation from the expected value.
+    The paper computes the distributions from the whole feature map of a landmark by a linear layer, which
+    fixes the input size; here a convolution computes them from the marginals of the heatmap. The scale is the
+    mean absolute deviation from the expected value.
 
     Parameters
     ----------
     channels, n_landmarks, width
-        As for `SoftArgmaxHead`.
+        See `SoftArgmaxHead`.
     scales
         Also return log scales in eval mode; in training mode they are always returned.
     """
 
     BINS_PER_CELL = 8
-    """Bins along each axis per cell of the heatmap: two bins per pixel of the input."""
+    """Number of bins along each axis per cell of the heatmap: two bins per pixel of the input."""
 
     def __init__(self, channels: tuple[int, ...], n_landmarks: int, width: int, scales: bool = False) -> None:
         super().__init__()
@@ -198,7 +198,8 @@ class SimCCHead(Head):
         x, y = (_expected_position(mass) for mass in masses)
         points = torch.stack([x, y], -1)
         along_x, along_y = (_mean_deviation(mass, mean) for mass, mean in zip(masses, (x, y), strict=True))
-        deviation = (along_x + along_y) / 4  # mean of the two axes, as a fraction of the side, which is 2
+        # mean of the two axes, as a fraction of the side, which is 2 in normalized coordinates
+        deviation = (along_x + along_y) / 4
         scaled = _with_log_scales(points, deviation.clamp(min=1e-4).log())
         if self.training:
             return torch.cat([scaled, *log_probabilities], -1)
@@ -206,12 +207,12 @@ class SimCCHead(Head):
 
 
 class TwoProtocolHead(Head):
-    """A head that learns every landmark under two annotation protocols and predicts the first.
+    """A head that learns every landmark under two annotation protocols and predicts that of the first.
 
     Parameters
     ----------
     head
-        Head of 2 K landmarks: K under the first protocol, then the same K under the second.
+        Head with 2 K landmarks: K under the first protocol, then the same K under the second.
     """
 
     def __init__(self, head: Head) -> None:
@@ -224,7 +225,7 @@ class TwoProtocolHead(Head):
         return both if self.training else both[:, : both.shape[1] // 2]
 
     def initialize_output(self, mean_shape: Tensor) -> None:
-        """Initialize both protocols with the same (K, 2) points."""
+        """Initialize both protocols with the same (K, 2) mean shape."""
         self.head.initialize_output(mean_shape.repeat(2, 1))
 
 
@@ -242,12 +243,12 @@ def build_head(options: Mapping[str, Any], channels: tuple[int, ...], n_landmark
     Parameters
     ----------
     options
-        The name of the head and the options of its class: ``{"name": "lin-relu-lin", "hidden": 256}``. With
+        Name of the head and keyword arguments of its class: ``{"name": "lin-relu-lin", "hidden": 256}``. With
         ``"two_protocols": True`` it is wrapped in a `TwoProtocolHead`.
     channels
-        Channels of the four stages.
+        Number of channels of each of the four stages.
     n_landmarks
-        K.
+        K, the number of landmarks.
 
     Raises
     ------
@@ -258,7 +259,7 @@ def build_head(options: Mapping[str, Any], channels: tuple[int, ...], n_landmark
     name = str(arguments.pop("name", ""))
     two_protocols = bool(arguments.pop("two_protocols", False))
     if name not in HEADS:
-        raise UserError(f"there is no head {name!r}; {suggest(name, HEADS)}")
+        raise UserError(f"no such head {name!r}; {suggest(name, HEADS)}")
     try:
         head = HEADS[name](channels, n_landmarks * (2 if two_protocols else 1), **arguments)
     except TypeError as error:
@@ -272,14 +273,14 @@ def fuse_stages(stages: Stages, lateral: nn.ModuleList) -> Tensor:
     Parameters
     ----------
     stages
-        Four stages, each half the size of the one before.
+        The four stages, each half the size of the previous one.
     lateral
-        One layer per stage that maps it to the common number of channels.
+        One layer per stage that maps it to the common number of channels, `width`.
 
     Returns
     -------
     Tensor
-        (B, width, S/4, S/4).
+        (B, width, S/4, S/4), the size of the first stage.
     """
     fused: Tensor = lateral[-1](stages[-1])
     for layer, stage in zip(reversed(lateral[:-1]), reversed(stages[:-1]), strict=True):
@@ -300,13 +301,13 @@ def heatmap_layers(width: int, n_landmarks: int) -> nn.Sequential:
 
 
 def bin_centers(bins: Tensor) -> Tensor:
-    """Return the (n,) normalized centers of the last dimension of (…, n), bins that span the image."""
+    """Return the (n,) normalized centers of the bins, the last dimension of (…, n), which span the image."""
     n = bins.shape[-1]
     return normalize_points(torch.arange(n, device=bins.device, dtype=bins.dtype), n)
 
 
 def _mean_deviation(mass: Tensor, mean: Tensor) -> Tensor:
-    """Return the (B, K) mean absolute deviation of (B, K, n) distributions from their (B, K) `mean`."""
+    """Return the (B, K) mean absolute deviations of (B, K, n) distributions from their (B, K) `mean`."""
     return (mass * (bin_centers(mass) - mean[..., None]).abs()).sum(-1)
 
 
@@ -316,7 +317,7 @@ def _expected_position(mass: Tensor) -> Tensor:
 
 
 def _set_constant(layer: nn.Linear, points: Tensor) -> None:
-    """Make a linear layer return (K, 2) `points` for every input."""
+    """Make a linear layer return the (K, 2) `points` for every input."""
     nn.init.zeros_(layer.weight)
     with torch.no_grad():
         layer.bias.copy_(points.flatten())
@@ -330,5 +331,5 @@ def _scale_layer(width: int, n_landmarks: int) -> nn.Linear:
 
 
 def _with_log_scales(points: Tensor, log_scales: Tensor) -> Tensor:
-    """Append (B, K) log scales, limited to a thousandth of the side up to the side, to (B, K, 2) points."""
+    """Append (B, K) log scales, clamped to scales from 0.001 to 1 of the side, to (B, K, 2) points."""
     return torch.cat([points, log_scales.float().clamp(math.log(1e-3), 0.0)[..., None]], -1)

@@ -14,11 +14,11 @@ from landmarks_fastai.utils.text import suggest
 class ResNetStages(nn.Sequential):
     """A ResNet without its pooling and classifier, whose forward returns its four stages.
 
-    A Sequential, so that fastai's ``m[0][:6]`` still splits it into parameter groups.
+    It is a Sequential, so that fastai can still split it into parameter groups by ``m[0][:6]``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return (B, C, S/4, S/4), (…, S/8), (…, S/16) and (…, S/32)."""
+        """Map (B, C, S, S) images to the four stages, of sides S/4, S/8, S/16 and S/32."""
         x = x.as_subclass(Tensor)  # operations on fastai's TensorImage with plain tensors raise TypeError
         stages = []
         for index, layer in enumerate(self):
@@ -29,7 +29,7 @@ class ResNetStages(nn.Sequential):
 
 
 def resnet_stages(model: nn.Module) -> ResNetStages:
-    """Return the stem and the four stages of a torchvision ResNet, cut as fastai cuts it."""
+    """Return the stem and the four stages of a torchvision ResNet: the layers that fastai keeps as body."""
     return ResNetStages(*list(model.children())[:-2])
 
 
@@ -44,13 +44,14 @@ def stage_channels(backbone: nn.Sequential) -> tuple[int, ...]:
 
 
 def get_resnet(arch: str) -> Callable[..., nn.Module]:
-    """Return torchvision's builder of the ResNet called `arch`.
+    """Return the function of torchvision that builds the ResNet called `arch`.
 
     Raises
     ------
     UserError
         If torchvision has no ResNet of that name.
     """
+    # also ResNeXt and Wide ResNet, which have the same modules
     known = [name for name in torchvision.models.list_models() if "resne" in name and "quantized" not in name]
     if arch not in known:
         raise UserError(f"torchvision has no ResNet {arch!r}; {suggest(arch, known)}")

@@ -2,6 +2,6 @@
 
 import warnings
 
-# raised by torch and pandas when fastai is imported; a user cannot do anything about them
+# warnings of torch and pandas during the import of fastai, about which a user can do nothing
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=FutureWarning)
 warnings.filterwarnings("ignore", message=r"The 'mode\.chained_assignment' option is deprecated")

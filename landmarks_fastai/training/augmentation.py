@@ -1,17 +1,17 @@
-"""Augmentation of whole batches on their device: every step moves images and points together.
+"""Augmentation of whole batches on their device, with images and points transformed together.
 
-Points are pixels (x, y); the center of the top-left pixel is (0, 0). All geometric steps are combined in one
-matrix, so that each image is resampled once.
+Points are pixels (x, y); the center of the top-left pixel is (0, 0). All geometric steps are combined into
+one matrix, so that each image is resampled only once.
 
 To add an augmentation:
 
 1. Add a class of its options, with a `name`, to `config/options.py` and to the union `AugmentConfig` there.
 2. Write a function of (images, points, size, options) here that returns images of side `size` and their
-   points, and add it to `AUGMENTATIONS`. Images are (B, C, S, S) from 0 to 1, points (B, K, 2).
-3. Move the points by the matrix that moves the images, with `warp_points`, which also masks those that leave
-   the image. Nothing fails if this is forgotten: the network is trained on wrong labels.
-4. Mirroring is not part of the function: `AugmentBatch` mirrors images for augmentations that have the
-   options `flip` and `label_bias`, that is, for the classes that `_mirror_options` names.
+   points, and add it to `AUGMENTATIONS`. Images are (B, C, S, S) from 0 to 1, points (B, K, 2) pixels.
+3. Transform the points by the matrix of the images, with `warp_points`, which also masks those that leave the
+   image. Nothing fails if this is forgotten: the network is trained on wrong labels.
+4. Mirroring is not part of the function: `AugmentBatch` does it for the option classes in `_mirror_options`.
+   Add the class there if it has the options `flip` and `label_bias`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from landmarks_fastai.geometry import outside_square
 
 
 def translation(x: Tensor, y: Tensor) -> Tensor:
-    """Return (B, 3, 3) matrices that move points by `x` and `y`, both (B,) pixels."""
+    """Return (B, 3, 3) matrices that translate points by `x` and `y`, both (B,) pixels."""
     matrix = torch.eye(3, device=x.device).repeat(len(x), 1, 1)
     matrix[:, 0, 2], matrix[:, 1, 2] = x, y
     return matrix
 
 
 def rotation_and_scale(angle: Tensor, scale: Tensor) -> Tensor:
-    """Return (B, 3, 3) matrices that rotate by (B,) `angle` radians and scale about the origin."""
+    """Return (B, 3, 3) matrices that rotate by (B,) `angle`, radians, and scale about the origin."""
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     matrix = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
     matrix[:, 0, 0], matrix[:, 0, 1] = cos, -sin
@@ -67,8 +67,8 @@ def warp_points(points: Tensor, matrix: Tensor, size: int) -> Tensor:
 def warp_images(images: Tensor, matrix: Tensor, size: int, noise: Tensor | None = None) -> Tensor:
     """Transform (B, C, S, S) images by (B, 3, 3) `matrix` to (B, C, size, size), sampling bilinearly.
 
-    Outside the image its edge pixels are repeated; in the rows that the (B,) mask `noise` selects, noise
-    fills the area instead.
+    Outside the image, edge pixels are repeated; in the rows that the (B,) mask `noise` selects, the area is
+    filled with noise instead.
     """
     inverse = torch.linalg.inv(matrix)
     line = torch.arange(size, device=images.device, dtype=matrix.dtype)
@@ -89,19 +89,19 @@ def flip_horizontally(
 ) -> tuple[Tensor, Tensor]:
     """Mirror some rows of a batch and exchange their left and right landmarks.
 
-    Labels that lie `label_bias` to the right of the true positions lie so in the mirrored image, too; merely
-    mirrored, they would lie to the left.
+    The label bias keeps its direction: labels that are too far right in an image are too far right in the
+    mirrored image, too, whereas a plain flip would place them too far left.
 
     Parameters
     ----------
     images, points
-        (B, C, S, S) and (B, K, 2) pixels.
+        (B, C, S, S), and (B, K, 2) pixels.
     mirrored
         (B,) mask of the rows to mirror.
     flip_index
         For each landmark, the index of the landmark that takes its place (`LandmarkSchema.flip_index`).
     label_bias
-        Fraction of the side.
+        How far labels lie to the right of the true positions, as a fraction of the side.
     """
     size = images.shape[-1]
     swapped = points[:, list(flip_index)]
@@ -123,9 +123,9 @@ def adjust_contrast_and_brightness(images: Tensor, contrast: Tensor, brightness:
 
 
 def adjust_color(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-    """Scale the chroma of RGB images by (B,) `saturation` and rotate it by (B,) `hue`, in full turns.
+    """Scale the chroma of RGB images by (B,) `saturation` and rotate it by (B,) `hue`, in turns of 360°.
 
-    The rotation is done in YIQ, where it keeps luma. Gray images are returned unchanged.
+    The rotation takes place in YIQ, where it preserves luma. Gray images are returned unchanged.
     """
     if images.shape[1] != 3:
         return images
@@ -139,7 +139,7 @@ def adjust_color(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
 
 
 def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend each image with a smoothed copy: (B,) `factor` 0 is smooth, 1 the image, above 1 sharper."""
+    """Blend each image with a smoothed copy: (B,) `factor` 0 is smoothed, 1 unchanged, above 1 sharper."""
     kernel = torch.tensor([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]], device=images.device) / 13
     channels = images.shape[1]
     padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
@@ -148,15 +148,15 @@ def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each of (B, C, S, S) images by a Gaussian of its (B,) `sigma` in pixels; 0 leaves it unchanged."""
-    reach = math.ceil(3 * float(sigma.max()))
-    if not reach:
+    """Blur (B, C, S, S) images with Gaussians of (B,) standard deviations `sigma`, pixels; 0: unchanged."""
+    radius = math.ceil(3 * float(sigma.max()))
+    if not radius:
         return images
-    line = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    line = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (line / sigma.clamp(min=1e-3)[:, None]).square())
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(images.shape[1], 0)
     # grouped convolution with one group per channel of each image
-    flat = functional.pad(images, [reach] * 4, mode="replicate").flatten(0, 1)[None]
+    flat = functional.pad(images, [radius] * 4, mode="replicate").flatten(0, 1)[None]
     flat = functional.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
     return functional.conv2d(flat, kernel[:, None, :, None], groups=len(kernel)).view_as(images)
 
@@ -165,7 +165,7 @@ def erase(images: Tensor, area: Tensor, selected: Tensor) -> Tensor:
     """Cover a rectangle with noise in the rows that the (B,) mask `selected` selects.
 
     Random Erasing (Zhong et al. 2020) with aspect ratios from 0.3 to 3.3 and (B,) `area` as a fraction of the
-    image. Landmarks below stay labeled, because an occluded landmark still has a position.
+    image. Landmarks in the rectangle stay labeled, because an occluded landmark still has a position.
     """
     size = images.shape[-1]
     aspect = torch.exp(_uniform(math.log(0.3), math.log(3.3), images))
@@ -181,7 +181,7 @@ def erase(images: Tensor, area: Tensor, selected: Tensor) -> Tensor:
 
 
 def _uniform(low: float, high: float, images: Tensor) -> Tensor:
-    """Draw one number per image, (B,), from a uniform distribution."""
+    """Sample one number per image, (B,), from a uniform distribution."""
     return torch.empty(len(images), device=images.device).uniform_(low, high)
 
 
@@ -192,30 +192,30 @@ def _per_image(values: Tensor) -> Tensor:
 
 # --- the augmentations ---------------------------------------------------------------------------
 
-# ranges of a hard example, see StandardAugment.hard
+# ranges of the changes in a hard example, see StandardAugment.hard
 
 HARD_ROTATE = 60.0
 """Maximum rotation, ± degrees."""
 
 HARD_BLUR = 0.03
-"""Maximum standard deviation as a fraction of the side: equivalent to a face 16 pixels wide."""
+"""Maximum standard deviation of the blur as a fraction of the side: comparable to a face 16 pixels wide."""
 
 HARD_DARK = 0.15
-"""Minimum fraction of the brightness that remains."""
+"""Minimum factor of the brightness."""
 
 HARD_NOISE = 0.08
-"""Maximum standard deviation as a fraction of white."""
+"""Maximum standard deviation of the noise as a fraction of white."""
 
 HARD_COVER = 0.3
 """Maximum erased fraction of the image."""
 
 
 def standard(images: Tensor, points: Tensor, size: int, options: StandardAugment) -> tuple[Tensor, Tensor]:
-    """Rotate, scale, shift, change contrast and brightness, blur and erase moderately; some rows strongly."""
+    """Rotate, scale, shift, blur, change contrast and brightness, and erase; strongly in hard examples."""
     hard = _uniform(0, 1, images) < options.hard
 
     def select_hard() -> Tensor:
-        """Select half of the hard rows, (B,), independently for each difficulty, so that they combine."""
+        """Return a (B,) mask of a random half of the hard rows, new in each call, so that changes combine."""
         return hard & (_uniform(0, 1, images) < 0.5)
 
     angle = _uniform(-options.rotate, options.rotate, images)
@@ -242,8 +242,8 @@ def standard(images: Tensor, points: Tensor, size: int, options: StandardAugment
 def original(images: Tensor, points: Tensor, size: int, options: OriginalAugment) -> tuple[Tensor, Tensor]:
     """Apply the augmentation of the original config.
 
-    Pixel values change first: brightness, contrast, color, sharpness and erasing. Then the image is enlarged
-    by a random factor up to `size`, placed at random, cropped and enlarged again, and rotated.
+    First pixel values change: brightness, contrast, color, sharpness and erasing. Then the image is resized
+    to a random side up to `size`, placed at random, cropped, resized to `size`, and rotated.
     """
     images = _original_pixels(images, options)
     side_in = images.shape[-1]
@@ -262,14 +262,15 @@ def original(images: Tensor, points: Tensor, size: int, options: OriginalAugment
 
 def _original_pixels(images: Tensor, options: OriginalAugment) -> Tensor:
     """Change brightness, contrast, saturation, hue and sharpness, and erase a rectangle."""
-    j = options.jitter
+    jitter = options.jitter
     unchanged = torch.zeros(len(images), device=images.device)
-    images = images * _per_image(_uniform(1 - j, 1 + j, images))
-    images = adjust_contrast_and_brightness(images, _uniform(1 - j, 1 + j, images), unchanged)
-    images = adjust_color(images, _uniform(1 - j, 1 + j, images), _uniform(-min(j, 0.5), min(j, 0.5), images))
+    images = images * _per_image(_uniform(1 - jitter, 1 + jitter, images))
+    images = adjust_contrast_and_brightness(images, _uniform(1 - jitter, 1 + jitter, images), unchanged)
+    saturation = _uniform(1 - jitter, 1 + jitter, images)
+    images = adjust_color(images, saturation, _uniform(-min(jitter, 0.5), min(jitter, 0.5), images))
     images = adjust_sharpness(images.clamp(0, 1), _uniform(0, options.sharpness, images))
-    every = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    return erase(images, _uniform(options.erase / 2, options.erase, images), every).clamp(0, 1)
+    all_rows = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    return erase(images, _uniform(options.erase / 2, options.erase, images), all_rows).clamp(0, 1)
 
 
 def identity(images: Tensor, points: Tensor, size: int, options: NoAugment) -> tuple[Tensor, Tensor]:
@@ -285,7 +286,7 @@ AUGMENTATIONS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
 
 
 class AugmentBatch(ItemTransform):
-    """fastai transform that augments training batches of (TensorImage 0…1, TensorPoint pixels).
+    """fastai transform that augments training batches of images, from 0 to 1, and points in pixels.
 
     Parameters
     ----------
@@ -299,11 +300,11 @@ class AugmentBatch(ItemTransform):
     Attributes
     ----------
     flip
-        Probability of mirroring.
+        Probability of a horizontal flip.
     label_bias
         Horizontal offset of all labels, as a fraction of the side.
     estimates_label_bias
-        Whether the options leave the label bias to be estimated in training (`EstimateLabelBias`).
+        Whether the label bias is to be estimated during training (`EstimateLabelBias`).
     mirrored
         (B,) mask of the rows of the last batch that were mirrored.
 
@@ -342,7 +343,7 @@ class AugmentBatch(ItemTransform):
 
 
 def _mirror_options(options: AugmentConfig) -> tuple[float, float | None]:
-    """Return the probability of mirroring and the label bias, which is None if it is to be estimated."""
+    """Return the probability of a horizontal flip, and the label bias, None if it is to be estimated."""
     if isinstance(options, StandardAugment):
         return options.flip, options.label_bias
     return 0.0, 0.0

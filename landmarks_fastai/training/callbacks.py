@@ -1,4 +1,4 @@
-"""fastai callbacks that end a fit early, the metric of landmarks, and finding a learner's callback."""
+"""fastai callbacks: metrics of landmarks, ending a fit early, and finding a callback of a learner."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from landmarks_fastai.networks.coordinates import denormalize_points
 from landmarks_fastai.utils.interrupt import Interrupt
 
 MetricFunction = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
-"""Maps (N, K, 2) predicted points and labels in pixels to a number."""
+"""Computes a number from (N, K, 2) predicted points and labels in pixels."""
 
 AnyCallback = TypeVar("AnyCallback", bound=Callback)
 
 
 def find_callback(learn: Learner, kind: type[AnyCallback]) -> AnyCallback | None:
-    """Return the learner's callback of a class; None if it has none."""
+    """Return the callback of class `kind` of a learner; None if it has none."""
     return next((callback for callback in learn.cbs if isinstance(callback, kind)), None)
 
 
 class LandmarkMetric(Metric):
-    """A metric over all validation points at once, in pixels of the source images.
+    """A metric over all validation points at once, in pixels of the data set's images.
 
     Parameters
     ----------
@@ -37,15 +37,15 @@ class LandmarkMetric(Metric):
     function
         Computes it from predicted points and labels.
     size
-        Side of the source images in pixels.
+        Side of the data set's images in pixels.
     """
 
     def __init__(self, name: str, function: MetricFunction, size: int) -> None:
-        self.label, self.function, self.size = name, function, size
+        self.metric_name, self.function, self.size = name, function, size
         self.reset()
 
     def reset(self) -> None:
-        """Discard the points of the last epoch."""
+        """Discard the points of the previous epoch."""
         self.predicted: list[Tensor] = []
         self.labels: list[Tensor] = []
 
@@ -56,7 +56,7 @@ class LandmarkMetric(Metric):
 
     @property
     def value(self) -> float:
-        """The metric over all points kept; NaN if there are none."""
+        """The metric of all points kept; NaN if there are none."""
         if not self.predicted:
             return math.nan
         predicted, labels = (
@@ -68,7 +68,7 @@ class LandmarkMetric(Metric):
     @property
     def name(self) -> str:
         """The name that fastai's Recorder shows."""
-        return self.label
+        return self.metric_name
 
 
 class StopOnInterrupt(Callback):
@@ -77,7 +77,7 @@ class StopOnInterrupt(Callback):
     Parameters
     ----------
     interrupt
-        Opened and closed by the caller of fit, because fastai skips `after_fit` if a fit fails.
+        Entered and exited by the caller of `fit`, because fastai skips `after_fit` if a fit fails.
     """
 
     order = 90
@@ -92,7 +92,7 @@ class StopOnInterrupt(Callback):
 
 
 class StopWhenDiverged(Callback):
-    """End a learning rate search when the loss has risen above its start as far as it fell below it.
+    """End a learning rate search when the loss has risen above its start by as much as it fell below it.
 
     fastai's own rule, four times the lowest loss, ends the search at once if the loss is negative, as a
     negative log-likelihood can be.
@@ -100,7 +100,7 @@ class StopWhenDiverged(Callback):
     Parameters
     ----------
     warmup
-        Number of batches that count as the start; their learning rates are too low to diverge.
+        Number of batches that count as the start; their learning rates are too low for divergence.
     """
 
     order = 70  # after LRFinder

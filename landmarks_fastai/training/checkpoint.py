@@ -1,6 +1,6 @@
 """Checkpoints: everything a run needs to continue as if it had not been interrupted.
 
-fastai's SaveModel leaves out the optimizer and the random number generators. The files hold only tensors and
+fastai's SaveModel leaves out the random number generators and the history. The files contain only tensors and
 plain values and are read with torch's `weights_only`, so that opening one executes no code.
 """
 
@@ -27,7 +27,7 @@ from landmarks_fastai.utils.files import atomic_write
 
 
 def last_checkpoint(folder: Path) -> Path:
-    """Return the path of the full state in a run folder, from which the run is resumed."""
+    """Return the path of the full state in a run folder, from which a run is resumed."""
     return folder / "checkpoints" / "last.pt"
 
 
@@ -59,7 +59,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values atomically: a run that is killed leaves the older file unchanged.
+    """Write tensors and plain values atomically: if the run is killed, the previous file is kept.
 
     Raises
     ------
@@ -69,12 +69,12 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
     with atomic_write(path, hint="free some space and use --resume") as partial:
         try:
             torch.save(content, partial)
-        except RuntimeError as error:  # torch's zip writer raises it on a full disk
+        except RuntimeError as error:  # raised by torch's zip writer if the disk is full
             raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a file of `write_tensors`; executes no code.
+    """Read a file of `write_tensors`, without executing code from it.
 
     Raises
     ------
@@ -85,21 +85,21 @@ def read_tensors(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no checkpoint to resume from; train again with --overwrite")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler and the zip reader raise many kinds
+    except Exception as error:  # the unpickler and the zip reader raise many types of exception
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a checkpoint, or damaged ({reason}); train again") from error
     return content
 
 
 class SaveCheckpoint(Callback):
-    """Write the full state every few epochs and at the end, and the weights whenever they are the best.
+    """Write the full state every few epochs and at the end, and the weights after the best epoch so far.
 
     Parameters
     ----------
     folder
         The run folder.
     every
-        Number of epochs between two full states.
+        Number of epochs between full states.
     """
 
     order = 58  # after the EpochLog, before early stopping can end the run
@@ -108,7 +108,7 @@ class SaveCheckpoint(Callback):
         self.folder, self.every = folder, every
 
     def after_epoch(self) -> None:
-        """Write what is due."""
+        """Write the best weights and the full state, if due."""
         rows = _epoch_log(self.learn).rows
         earlier = [row["valid_loss"] for row in rows[:-1]]
         if not earlier or rows[-1]["valid_loss"] < min(earlier):
@@ -135,12 +135,12 @@ class SaveCheckpoint(Callback):
 
 
 class RestoreCheckpoint(Callback):
-    """Restore the full state into a learner, after every other callback has prepared the fit.
+    """Restore the full state of a run before its first batch, after all other callbacks are set up.
 
     Parameters
     ----------
     state
-        Content of `last_checkpoint`.
+        Content of the file `last_checkpoint`.
     """
 
     order = 95
@@ -149,7 +149,7 @@ class RestoreCheckpoint(Callback):
         self.state = state
 
     def before_fit(self) -> None:
-        """Restore weights, optimizer, position, history, early stopping and random states."""
+        """Restore everything that `SaveCheckpoint` saves in the full state."""
         state, learn = self.state, self.learn
         learn.model.load_state_dict(state["model"])
         learn.opt.load_state_dict(state["optimizer"])
@@ -169,10 +169,10 @@ class RestoreCheckpoint(Callback):
 
 @contextmanager
 def fit_from_epoch(learn: Learner, start: int) -> Iterator[None]:
-    """Make `learn.fit(n)` run only the epochs from `start` to n within the block.
+    """Within the block, make `learn.fit(n)` skip the first `start` epochs.
 
-    fastai's fit(start_epoch) also calls every callback's `after_epoch` for the epochs that it skips, for
-    which there are no losses.
+    fastai's fit(start_epoch) also calls `after_epoch` of every callback for the skipped epochs, for which
+    there are no losses.
     """
 
     def fit_remaining() -> None:

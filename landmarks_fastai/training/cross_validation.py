@@ -1,4 +1,4 @@
-"""Cross-validation: one run per fold, and out-of-fold predictions of all rows."""
+"""Cross-validation: one run per fold, and out-of-fold predictions for all rows."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class CrossValidationResult:
     Parameters
     ----------
     folder
-        The folder that holds the run folders of the folds.
+        The folder of the cross-validation, which contains the run folders of the folds.
     folds
         Number of folds.
     done
         Number of finished folds.
     epochs
-        Number of epochs done in the fold that Ctrl-C interrupted; 0 if none was.
+        Number of epochs done in the fold that Ctrl-C interrupted; 0 if no fold was interrupted.
     report
-        Scores of the out-of-fold predictions of all rows; None if Ctrl-C interrupted a fold.
+        Scores of the out-of-fold predictions for all rows; None if Ctrl-C interrupted a fold.
     """
 
     folder: Path
@@ -72,7 +72,7 @@ class CrossValidationResult:
 
 @dataclass(frozen=True)
 class _CrossValidation:
-    """A cross-validation that is ready to train; the other fields are those of `train_run`."""
+    """A cross-validation that is ready to train: one split per fold, and the arguments of `train_run`."""
 
     config: TrainConfig
     folder: Path
@@ -88,7 +88,7 @@ class _CrossValidation:
         return len(self.splits)
 
     def state(self, done: int) -> dict[str, Any]:
-        """Return the content of folds.json: data set, rows of each fold, and number of finished folds."""
+        """Return the content of folds.json: data set, rows by fold, and number of finished folds."""
         rows = [len(split.valid) for split in self.splits]
         return {**describe_dataset(self.dataset), "folds": self.folds, "rows_by_fold": rows, "done": done}
 
@@ -106,15 +106,15 @@ def cross_validate(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> CrossValidationResult:
-    """Train one model per fold into FOLDER/fold-1, FOLDER/fold-2 …, then evaluate all rows out of fold.
+    """Train one model per fold into FOLDER/fold-1, FOLDER/fold-2 …, and evaluate the out-of-fold predictions.
 
-    Also writes run.json, config.yaml, folds.json (data set and number of finished folds), oof.csv (the
+    Also write run.json, config.yaml, folds.json (data set and number of finished folds), oof.csv (the
     predictions, see `write_out_of_fold`) and metrics.json (their scores).
 
     Parameters
     ----------
     config
-        The config; `data.folds` is set and `data.fold` is not.
+        The config; `data.folds` must be set and `data.fold` is ignored.
     folder, cache, reporter, overwrite, progress
         See `train_run`.
 
@@ -168,7 +168,7 @@ def resume_cross_validation(
 
 
 def is_cross_validation(folder: Path) -> bool:
-    """Return True if the folder holds a cross-validation."""
+    """Return True if the folder contains a cross-validation."""
     return (folder / FOLDS_NAME).is_file()
 
 
@@ -194,7 +194,7 @@ def _prepare(
 
 
 def _check_initial_model(plan: _CrossValidation) -> None:
-    """Refuse an initial model that would be overwritten, or that was trained on validation rows of a fold."""
+    """Raise UserError if the initial model would be overwritten, or has seen validation rows of a fold."""
     model = open_initial_model(plan.config)
     if model is None:
         return
@@ -207,7 +207,7 @@ def _check_initial_model(plan: _CrossValidation) -> None:
 
 
 def _train_remaining(plan: _CrossValidation, done: int) -> CrossValidationResult:
-    """Train the folds after the first `done`, then evaluate all rows."""
+    """Train the folds after the first `done`, then evaluate the out-of-fold predictions."""
     for number in range(done + 1, plan.folds + 1):
         result = _train_fold(plan, number)
         if result.interrupted:
@@ -217,7 +217,7 @@ def _train_remaining(plan: _CrossValidation, done: int) -> CrossValidationResult
 
 
 def _train_fold(plan: _CrossValidation, number: int) -> TrainResult:
-    """Train one fold, or resume it if an interrupted run has left a checkpoint."""
+    """Train one fold, or resume it if an interrupted run has written a checkpoint."""
     folder = fold_folder(plan.folder, number)
     if last_checkpoint(folder).is_file():
         return resume_run(folder, cache=plan.cache, reporter=plan.reporter, progress=plan.progress)
@@ -227,13 +227,13 @@ def _train_fold(plan: _CrossValidation, number: int) -> TrainResult:
         folder,
         cache=plan.cache,
         reporter=plan.reporter,
-        overwrite=True,  # files that a run left without reaching its first checkpoint
+        overwrite=True,  # an interrupted run may have left files but no checkpoint
         progress=plan.progress,
     )
 
 
 def _evaluate_out_of_fold(plan: _CrossValidation) -> Report:
-    """Predict each row by the model of its fold, write the predictions and evaluate them."""
+    """Predict each row with the model of its fold, write the predictions and evaluate them."""
     folds = np.empty(len(plan.dataset), np.int64)
     predicted = []
     for number, split in enumerate(plan.splits, start=1):

@@ -1,7 +1,6 @@
 """fastai DataLoaders of a landmark data set.
 
-The images stay in memory once, as bytes, and each batch is taken by index in one step: no Python code runs
-per row.
+The images are in memory once, as uint8, and each batch is indexed in one step, without Python code per row.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ ITEM_TYPES = (np.integer, int, str, Path, Image.Image, np.ndarray)
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """Mean and standard deviation of the pixels, from 0 to 1, by which images are normalized.
+    """Mean and standard deviation of the pixel values, from 0 to 1, by which images are normalized.
 
     Parameters
     ----------
     mean, std
-        One value per channel that the network takes.
+        One value per input channel of the network.
     """
 
     mean: tuple[float, ...]
@@ -65,12 +64,12 @@ class PixelStatistics:
 
 
 IMAGENET_STATISTICS = PixelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Those that torchvision's pretrained weights were trained with."""
+"""The statistics with which torchvision's pretrained weights were trained."""
 
 
 def pixel_statistics(images: NDArray[np.uint8], channels: int) -> PixelStatistics:
-    """Return the statistics of (N, S, S, C) uint8 images; those of gray are repeated for more channels."""
-    # about 500 images give three digits; converting all of them would multiply the memory needed
+    """Return the statistics of (N, S, S, C) uint8 images; those of gray images are repeated for RGB."""
+    # 500 images or more determine three digits; converting all of them to floats would need a lot of memory
     sample = images[:: max(1, len(images) // 500)] / np.float32(255)
     mean = np.broadcast_to(sample.mean((0, 1, 2)), channels)
     std = np.broadcast_to(sample.std((0, 1, 2)), channels)
@@ -85,10 +84,10 @@ class BatchedIndexLoader(TfmdDL):
     Parameters
     ----------
     multiplier
-        Number of times each row is used per epoch. Loaders made from this one by `new` use each row once,
-        so that predictions on the training set are not repeated.
+        Number of times each row is used per epoch. Loaders that `new` creates from this one use each row
+        once, so that predictions on the training set are not repeated.
 
-    The other parameters are those of fastai's `TfmdDL`, which passes additional keywords of its own.
+    The other parameters are those of fastai's `TfmdDL`.
     """
 
     def __init__(
@@ -107,12 +106,12 @@ class BatchedIndexLoader(TfmdDL):
         super().__init__(dataset, bs, shuffle, num_workers, verbose, do_setup, **kwargs)
 
     def get_idxs(self) -> NDArray[np.int64]:
-        """Return the order of the epoch, drawn by torch's generator, whose state is in the checkpoints."""
+        """Return the order of the rows in an epoch, shuffled by torch's generator, which checkpoints save."""
         order = torch.randperm(self.n) if self.shuffle else torch.arange(self.n)
         return order.numpy() % max(len(self.dataset), 1)
 
     def sample(self) -> Iterator[NDArray[np.int64]]:
-        """Yield the batches of indices of this worker process."""
+        """Return an iterator over the batches of indices of this worker process."""
         order = np.asarray(self._DataLoader__idxs)  # set by fastai's __iter__ in the main process
         stop = len(order) - len(order) % self.bs if self.drop_last else len(order)
         step = self.bs * self.num_workers
@@ -123,12 +122,12 @@ class BatchedIndexLoader(TfmdDL):
         items = self.dataset.items
         if isinstance(items, np.ndarray) and np.issubdtype(items.dtype, np.integer):
             yield from (self._take(items[indices]) for indices in samps)
-        else:  # a test_dl of files or arrays, which are loaded one at a time
+        else:  # files or arrays given to test_dl, which are loaded one at a time
             for indices in samps:
                 yield self.do_batch([self.do_item(int(index)) for index in indices])
 
     def _take(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
-        """Return the images of some rows and, unless the loader has no labels, their points."""
+        """Return the images of the given rows and, if the loader has labels, their points."""
         batch = []
         for pipeline in self.dataset.tls:
             load = next(step for step in pipeline.tfms.fs if isinstance(step, (LoadImage, LoadPoints)))
@@ -142,7 +141,7 @@ class BatchedIndexLoader(TfmdDL):
 
 
 def image_block(dataset: LandmarkDataset, channels: int, size: int) -> TransformBlock:
-    """Return the block of the images: bytes in memory, floats of the input size on the device."""
+    """Return the block of the images: uint8 in memory, floats of side `size` on the device."""
     return TransformBlock(
         type_tfms=LoadImage(dataset, channels),
         batch_tfms=[IntToFloatTensor(), ResizeToInput(size)],
@@ -151,7 +150,7 @@ def image_block(dataset: LandmarkDataset, channels: int, size: int) -> Transform
 
 
 def point_block(dataset: LandmarkDataset, size: int) -> TransformBlock:
-    """Return the block of the points; unlike fastai's PointBlock, exact to the half pixel and with NaN."""
+    """Return the block of the points; unlike fastai's, it has no half-pixel offset and keeps NaN."""
     return TransformBlock(type_tfms=LoadPoints(dataset), batch_tfms=NormalizePoints(size))
 
 
@@ -164,16 +163,16 @@ def build_dataloaders(
     path: Path,
     device: torch.device,
 ) -> DataLoaders:
-    """Build the DataLoaders of training and validation.
+    """Build the DataLoaders for training and validation.
 
     Parameters
     ----------
     dataset, split
-        The rows, and which of them train and validate.
+        The data set, and its training and validation rows.
     config
         Determines input size, augmentation, batch size, multiplier and workers.
     statistics
-        Normalization of the pixels; also determines the number of channels.
+        Statistics for normalization; their number of channels is that of the batches.
     path
         `Learner.path` of fastai: the folder that `export` writes to.
     device
@@ -182,13 +181,14 @@ def build_dataloaders(
     Returns
     -------
     DataLoaders
-        Batches of (TensorImage (B, C, S, S), TensorPoint (B, K, 2)), both normalized.
+        Batches of (TensorImage (B, C, S, S), TensorPoint (B, K, 2)), both normalized; with `two_protocols`,
+        training batches have 2 K points.
 
     Raises
     ------
     UserError
-        If a batch would be a single row that is too small for batch normalization, or `two_protocols` is set
-        but all rows are complete or all are incomplete.
+        If batch normalization would see a single value per channel, because batches have one row and the
+        input is small, or `two_protocols` is set but all training rows are complete or all are incomplete.
     """
     size = config.model.input_size
     batch_size = _batch_size(split, config)
@@ -210,7 +210,7 @@ def build_dataloaders(
         num_workers=config.training.workers,
         dl_kwargs=[{"multiplier": config.data.multiplier, "n": None}, {}],
     )
-    for loader in dls.loaders:  # fastai has only seen row numbers; `test_dl` accepts what LoadImage accepts
+    for loader in dls.loaders:  # fastai has seen only row numbers, but test_dl takes all that LoadImage takes
         loader.dataset.tls[0].types[0] = ITEM_TYPES
     return dls
 
@@ -220,10 +220,10 @@ def _batch_size(split: Split, config: TrainConfig) -> int:
     per_epoch = len(split.train) * config.data.multiplier
     batch_size = min(config.training.batch_size, per_epoch)
     size = config.model.input_size
-    if batch_size == 1 and size <= 32:  # the last stage is 1 x 1: batch normalization sees one value
+    if batch_size == 1 and size <= 32:  # the last stage is 1 x 1: batch normalization sees a single value
         raise UserError(
-            f"training.batch_size: a batch of one row cannot be trained on at {size} px; at least 2 rows per"
-            f" batch are needed, and at least 2 training rows (there are {per_epoch})"
+            f"training.batch_size: batches of one row cannot be used at {size} px; at least 2 rows per batch"
+            f" are needed, and at least 2 training rows (there are {per_epoch})"
         )
     return batch_size
 
@@ -231,7 +231,7 @@ def _batch_size(split: Split, config: TrainConfig) -> int:
 def _batch_augmentation(
     dataset: LandmarkDataset, split: Split, config: TrainConfig
 ) -> list[SplitProtocols | AugmentBatch]:
-    """Return the transforms of training batches, with the flip index of the labels they see."""
+    """Return the transforms of training batches; the flip index covers both protocols if there are two."""
     flip_index = dataset.schema.flip_index
     if not config.model.two_protocols:
         return [AugmentBatch(config.augment, config.model.input_size, flip_index)]
@@ -245,5 +245,5 @@ def _batch_augmentation(
     return [SplitProtocols(), AugmentBatch(config.augment, config.model.input_size, both)]
 
 
-# the loader uses this name-mangled attribute of fastai: if it is renamed, fail at import and not in an epoch
+# `sample` uses this name-mangled attribute of fastai; if it is renamed, fail at import, not in an epoch
 assert "_DataLoader__idxs" in DataLoader.__iter__.__code__.co_names

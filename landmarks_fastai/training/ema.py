@@ -11,13 +11,13 @@ from landmarks_fastai.training.callbacks import find_callback
 
 
 class ExponentialMovingAverage(Callback):
-    """Average the weights over the iterations and validate the average (Polyak & Juditsky 1992).
+    """Average the weights over the iterations and validate with the average (Polyak & Juditsky 1992).
 
     Parameters
     ----------
     decay
-        Fraction of the average that is kept at each iteration; less in the first iterations, so that the
-        random initial weights are soon forgotten.
+        Fraction of the average that is kept in each iteration; smaller in the first iterations, so that the
+        random initial weights are forgotten quickly.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class ExponentialMovingAverage(Callback):
 
     @torch.no_grad()
     def after_batch(self) -> None:
-        """Move the average towards the current weights."""
+        """Update the average with the current weights."""
         if not self.training or self.average is None:
             return
         iterations = self.train_iter  # TrainEvalCallback has already counted this batch
@@ -68,7 +68,7 @@ def _copy_state(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def evaluated_weights(learn: Learner) -> dict[str, Tensor]:
-    """Return the state dict that validation used: the average if there is one, else the weights."""
+    """Return the state dict that validation uses: the average if there is one, else the current weights."""
     ema = find_callback(learn, ExponentialMovingAverage)
     if ema is not None and ema.average is not None:
         return ema.average

@@ -1,4 +1,4 @@
-"""Estimating the label bias, the horizontal offset of labels that breaks under mirroring."""
+"""Estimation of the label bias, the horizontal offset of labels that mirroring reverses."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from landmarks_fastai.training.augmentation import AugmentBatch
 class EstimateLabelBias(Callback):
     """Estimate during training how far labels lie to the right of the true positions.
 
-    Trackers and annotators often place all landmarks a little to one side. A network learns this offset from
-    the original images and unlearns it from their mirror images: relative to the labels, its predictions are
-    too far left in the former and too far right in the latter. Half the difference of the two mean errors is
-    what `AugmentBatch.label_bias` still lacks.
+    Trackers and annotators often place all landmarks a little to one side. In mirrored images, the offset is
+    reversed, so that a network trained on both learns neither: relative to the labels, its predictions are
+    too far left in the original images and too far right in the mirrored ones. Half the difference of the two
+    mean errors is the correction that `AugmentBatch.label_bias` still needs.
 
     Parameters
     ----------
@@ -29,14 +29,14 @@ class EstimateLabelBias(Callback):
     run_valid = False
 
     RATE = 0.02
-    """Fraction of each batch's correction that is applied: averages noise, and settles within an epoch."""
+    """Fraction of each batch's correction that is applied: averages noise, and converges within an epoch."""
 
     def __init__(self, augment: AugmentBatch) -> None:
         self.augment = augment
 
     @torch.no_grad()
     def after_pred(self) -> None:
-        """Compare the errors on mirrored images with those on the others."""
+        """Update the label bias by the errors on mirrored images and on the others."""
         mirrored = self.augment.mirrored
         if mirrored.all() or not mirrored.any():
             return

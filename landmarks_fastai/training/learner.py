@@ -46,14 +46,14 @@ from landmarks_fastai.training.schedules import ScheduleByStep
 
 
 def build_learner(config: TrainConfig, dataset: LandmarkDataset, split: Split, folder: Path) -> Learner:
-    """Build the learner that a config describes.
+    """Build the learner for a config.
 
     Parameters
     ----------
     config
         The config.
     dataset, split
-        The rows, and which of them train and validate.
+        The data set, and its training and validation rows.
     folder
         `Learner.path` of fastai: the folder that `learn.export()` writes to.
 
@@ -67,7 +67,7 @@ def build_learner(config: TrainConfig, dataset: LandmarkDataset, split: Split, f
     UserError
         If there is no such architecture or device, or the data does not fit the config.
     RunError
-        If the ImageNet weights cannot be downloaded.
+        If pretrained weights cannot be downloaded.
     """
     device = torch.device(resolve_device(config.training.device))
     if config.model.pretrained:
@@ -89,7 +89,7 @@ def build_learner(config: TrainConfig, dataset: LandmarkDataset, split: Split, f
 def _header(
     config: TrainConfig, statistics: PixelStatistics, schema: LandmarkSchema, mean_shape: Tensor
 ) -> ModelHeader:
-    """Return the header of the model file, with what is known before training."""
+    """Return the header of the model file with the entries that are known before training."""
     fractions = [(round(x, 5), round(y, 5)) for x, y in ((mean_shape + 1) / 2).tolist()]
     return ModelHeader(
         arch=config.model.arch,
@@ -105,7 +105,7 @@ def _header(
 
 
 def head_options(model: ModelConfig) -> dict[str, object]:
-    """Return the options of the head as `build_head` takes them and the header stores them."""
+    """Return the options of the head in the form that `build_head` takes and the header stores."""
     options = {**model.head.model_dump(), "scales": model.confidence}
     return {**options, "two_protocols": True} if model.two_protocols else options
 
@@ -113,7 +113,7 @@ def head_options(model: ModelConfig) -> dict[str, object]:
 def _mean_shape(dataset: LandmarkDataset, rows: NDArray[np.int64]) -> Tensor:
     """Return the (K, 2) mean of each landmark over the rows where it is labeled, in normalized coordinates.
 
-    A landmark that is nowhere labeled is at the center.
+    A landmark that is labeled in no row is at the center.
     """
     points = dataset.points[rows].astype(np.float64)
     count = (~np.isnan(points)).sum(0)
@@ -124,7 +124,7 @@ def _mean_shape(dataset: LandmarkDataset, rows: NDArray[np.int64]) -> Tensor:
 def _vision_learner(
     config: TrainConfig, dls: DataLoaders, dataset: LandmarkDataset, channels: int
 ) -> Learner:
-    """Return fastai's vision_learner with our backbone, head, loss, optimizer and metrics."""
+    """Return fastai's vision_learner with the backbone, head, loss, optimizer and metrics of the config."""
     arch = get_resnet(config.model.arch)
     with torch.device("meta"):
         backbone_channels = stage_channels(resnet_stages(arch(weights=None)))
@@ -132,7 +132,7 @@ def _vision_learner(
         learn = vision_learner(
             dls,
             arch,
-            normalize=False,  # build_dataloaders has added it, with the right statistics
+            normalize=False,  # build_dataloaders has added it
             n_out=2 * len(dataset.schema),
             pretrained=config.model.pretrained,
             n_in=channels,
@@ -147,7 +147,7 @@ def _vision_learner(
     except OSError as error:  # urllib's errors are OSErrors
         raise RunError(
             f"model.pretrained: the ImageNet weights of {config.model.arch} cannot be downloaded ({error});"
-            f" connect to a network once, copy the file to {torch.hub.get_dir()}/checkpoints,"
+            f" connect to the internet once, copy the file to {torch.hub.get_dir()}/checkpoints,"
             " or train from scratch with --set model.pretrained=false"
         ) from error
     learn.model[0] = ResNetStages(*learn.model[0])  # the same layers, but it returns every stage
@@ -156,21 +156,21 @@ def _vision_learner(
 
 
 class TorchOptimizer(OptimWrapper):
-    """fastai's wrapper of a torch optimizer that exposes only numbers as hyperparameters.
+    """fastai's wrapper of a torch optimizer, with only the numeric hyperparameters.
 
-    Loggers fail on the other values of a parameter group, such as `fused=True`.
+    Loggers fail on other values of a parameter group, such as `fused=True`.
     """
 
     @property
     def hypers(self) -> list[dict[str, float]]:
-        """Learning rate, momentum and the like of each parameter group."""
+        """The hyperparameters of each parameter group that are floats, such as the learning rate."""
         return [
             {name: value for name, value in group.items() if type(value) is float} for group in super().hypers
         ]
 
 
 def _optimizer(options: OptimizerConfig) -> Callable[..., OptimWrapper]:
-    """Return torch's optimizer in the form that fastai takes."""
+    """Return a function that creates the optimizer, as fastai's `opt_func`."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return partial(TorchOptimizer, opt=partial(kinds[options.name], fused=True))
 
@@ -181,7 +181,7 @@ def get_augmentation(dls: DataLoaders) -> AugmentBatch:
 
 
 def _callbacks(config: TrainConfig, dls: DataLoaders) -> list[Callback]:
-    """Return the callbacks that determine the weights; `run.py` adds those that report and write."""
+    """Return the callbacks that affect the weights; `run.py` adds those that report and write files."""
     callbacks: list[Callback] = [ScheduleByStep(config.training.schedule), ChannelsLast()]
     augment = get_augmentation(dls)
     if augment.estimates_label_bias:
@@ -194,9 +194,9 @@ def _callbacks(config: TrainConfig, dls: DataLoaders) -> list[Callback]:
 
 
 def landmark_metrics(schema: LandmarkSchema, size: int) -> list[LandmarkMetric]:
-    """Return the metrics of the history, in pixels of images of side `size`.
+    """Return the metrics of the history: the RMSE in pixels of images of side `size`, and the NME.
 
-    These are the RMSE, and the NME by inter-ocular distance, or by box size if the schema has no eyes.
+    The NME is normalized by the inter-ocular distance, or by the box size if the schema has no eyes.
     """
 
     def mean_nme(predicted: NDArray[np.floating], labels: NDArray[np.floating]) -> float:

@@ -12,12 +12,12 @@ from landmarks_fastai.errors import UserError
 
 
 def check_loggers(config: TrainConfig) -> None:
-    """Check that the packages of the loggers that the config asks for are installed.
+    """Check that the packages of the config's loggers are installed.
 
     Raises
     ------
     UserError
-        If one is not.
+        If one of them is not installed.
     """
     if config.training.tensorboard:
         _require("tensorboard", "training.tensorboard")
@@ -26,14 +26,14 @@ def check_loggers(config: TrainConfig) -> None:
 
 
 def logging_callbacks(config: TrainConfig, folder: Path) -> list[Callback]:
-    """Return fastai's callbacks for the loggers that the config asks for.
+    """Return fastai's callbacks for the config's loggers.
 
     Parameters
     ----------
     config
-        `training.tensorboard` and `training.wandb` choose the loggers.
+        `training.tensorboard` and `training.wandb` select the loggers.
     folder
-        The run folder, which holds their local files.
+        The run folder, in which they write their local files.
     """
     callbacks: list[Callback] = []
     if config.training.tensorboard:

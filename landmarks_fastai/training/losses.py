@@ -1,7 +1,7 @@
 """Losses of predicted landmarks, averaged over the labeled coordinates.
 
-Errors enter a loss as fractions of the side of the image, so that its options mean the same at every input
-size.
+Losses are functions of errors as fractions of the side of the image, so that their options are independent of
+the input size.
 
 To add a loss:
 
@@ -33,11 +33,11 @@ from landmarks_fastai.config.options import (
 from landmarks_fastai.networks.heads import bin_centers
 
 SCALE_WEIGHT = 0.01
-"""Weight of the likelihood of the scales next to the loss of the points: that of an error of 1 % of the
-side."""
+"""Weight of the negative log-likelihood of the scales, added to the loss of the points: one nat counts as
+much as an L1 error of 1 % of the side."""
 
 SIMCC_WEIGHT = 0.01
-"""Weight of the cross-entropy of the bins next to the loss of the points."""
+"""Weight of the cross-entropy of the bins, added to the loss of the points."""
 
 SIMCC_SMOOTHING = 0.01
 """Standard deviation of the target distribution over the bins, as a fraction of the side (the label smoothing
@@ -60,51 +60,55 @@ def smooth_l1(error: Tensor, options: SmoothL1Config) -> Tensor:
 
 
 def wing(error: Tensor, options: WingConfig) -> Tensor:
-    """Return w ln(1 + |x| / ε) for |x| < w, else |x| - C (Feng et al. 2018, Wing Loss, eq. 5)."""
-    size = error.abs()
-    gap = options.width - options.width * math.log1p(options.width / options.curvature)
-    return torch.where(
-        size < options.width, options.width * torch.log1p(size / options.curvature), size - gap
-    )
+    """Return w ln(1 + |x| / ε) for |x| < w, else |x| - C with C = w - w ln(1 + w / ε).
+
+    See Feng et al. 2018, Wing Loss, eq. 5.
+    """
+    magnitude = error.abs()
+    constant = options.width - options.width * math.log1p(options.width / options.curvature)
+    near_zero = options.width * torch.log1p(magnitude / options.curvature)
+    return torch.where(magnitude < options.width, near_zero, magnitude - constant)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"l1": l1, "mse": mse, "smooth_l1": smooth_l1, "wing": wing}
 
 
 def laplace_nll(error: Tensor, log_scale: Tensor) -> Tensor:
-    """Return |x| / b + ln 2b, the negative log-likelihood of the Laplace distribution of scale b."""
+    """Return |x| / b + ln 2b, the negative log-likelihood of a Laplace distribution with scale b."""
     return error.abs() * (-log_scale).exp() + log_scale + math.log(2)
 
 
 def simcc_cross_entropy(log_probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy of bins with Gaussians around the labels (Li et al. 2022, SimCC).
+    """Return the cross-entropy of distributions over bins with Gaussians around the labels (SimCC).
+
+    See Li et al. 2022, "SimCC: a Simple Coordinate Classification Perspective for Human Pose Estimation".
 
     Parameters
     ----------
     log_probabilities
-        (B, K, 2, N) of N bins along x and along y, which span the image.
+        (B, K, 2, N), of N bins along x and N bins along y, which span the image.
     targets
         (B, K, 2) normalized points.
 
     Returns
     -------
     Tensor
-        (B, K, 2).
+        (B, K, 2), for x and y of each landmark.
     """
     distances = bin_centers(log_probabilities) - targets[..., None]
-    expected = (-0.5 * (distances / (2 * SIMCC_SMOOTHING)).square()).softmax(-1)
-    return -(expected * log_probabilities).sum(-1)
+    target_probabilities = (-0.5 * (distances / (2 * SIMCC_SMOOTHING)).square()).softmax(-1)
+    return -(target_probabilities * log_probabilities).sum(-1)
 
 
 class MaskedLoss:
     """The mean of a loss over all labeled coordinates of a batch, plus the losses of scales and bins.
 
-    A batch without a labeled coordinate gives a loss and a gradient of zero.
+    For a batch without labels, loss and gradient are zero.
 
-    Log scales, the third value of a (B, K, 3) prediction, add their Laplace likelihood, weighted by
-    `SCALE_WEIGHT`. The error in it is detached, so that scales do not move points; `LaplaceConfig` trains
-    points and scales by this likelihood alone. The bins of a classifying head, the values after the third,
-    add their cross-entropy, weighted by `SIMCC_WEIGHT`.
+    For log scales, the third value of a (B, K, 3) prediction, the negative log-likelihood of the Laplace
+    distribution is added, weighted by `SCALE_WEIGHT`. Its error is detached, so that the scales do not affect
+    the points; `LaplaceConfig` trains points and scales by this likelihood alone. For bins, the values after
+    the third, their cross-entropy is added, weighted by `SIMCC_WEIGHT`.
 
     Parameters
     ----------
@@ -114,7 +118,7 @@ class MaskedLoss:
 
     def __init__(self, options: LossConfig) -> None:
         self.options = options
-        self.reduction = "mean"  # fastai sets it to "none" to get one loss per row
+        self.reduction = "mean"  # fastai sets it to "none" for one loss per row
 
     def __call__(self, predicted: Tensor, target: Tensor, reduction: str | None = None) -> Tensor:
         """Return the loss of a batch.
@@ -122,22 +126,22 @@ class MaskedLoss:
         Parameters
         ----------
         predicted
-            (B, K, 2 or more), the output of a head.
+            (B, K, 2), (B, K, 3) or (B, K, 3 + 2 N), the output of a head.
         target
             (B, K, 2) normalized points, NaN where unlabeled.
         reduction
-            "mean" or "none"; None: the attribute `reduction`.
+            "mean" or "none"; if None, the attribute `reduction`.
 
         Returns
         -------
         Tensor
-            Scalar, or (B,) without reduction.
+            Scalar; (B,), the mean of each row, if the reduction is "none".
         """
         # fastai's typed tensors raise TypeError when combined with each other
         output, labels = predicted.as_subclass(Tensor), target.as_subclass(Tensor)
         points, log_scale, bins = output[..., :2], output[..., 2:3], output[..., 3:]
         labeled = ~labels.isnan().any(-1, keepdim=True).expand_as(labels)
-        # masked before the difference, because the gradient through NaN is NaN even if it is then masked
+        # masked before the subtraction, because the gradient through NaN is NaN even if it is masked later
         error = torch.where(labeled, points - torch.where(labeled, labels, points.detach()), 0.0) / 2
         if isinstance(self.options, LaplaceConfig):
             values = laplace_nll(error, log_scale)

@@ -1,4 +1,4 @@
-"""The learning rate finder: fastai's search for a suitable learning rate, and its plot."""
+"""The learning rate finder: fastai's `lr_find` and its plot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from landmarks_fastai.visualization.plots import plot_lr_finder
 from landmarks_fastai.visualization.saving import save_png
 
 LR_STEPS = 100
-"""Number of iterations of the search, fastai's default."""
+"""Number of iterations; fastai's default."""
 
 
 def find_lr(
@@ -29,11 +29,11 @@ def find_lr(
     Parameters
     ----------
     config
-        The config; its schedule, EMA and estimation of the label bias are not used.
+        The config; its schedule, its EMA and the estimation of the label bias are not used.
     folder
         Folder of the plot.
     cache
-        Folder for downloaded and parsed data; None: the default cache.
+        Folder for downloaded and parsed data; `default_cache_dir` if None.
     progress
         Receives the progress of a download.
 
@@ -45,7 +45,7 @@ def find_lr(
     Raises
     ------
     UserError
-        If config or data are invalid.
+        If the config or the data set is invalid.
     """
     check_config(config)
     run = prepare_run(config, folder, cache=cache, progress=progress)

@@ -31,7 +31,7 @@ USAGE = (
 
 
 def _overview(header: ModelHeader, data: dict[str, Any]) -> list[str]:
-    """Return the title and what the model was trained on."""
+    """Return the title, and the lines about training, data and input."""
     config, split = header.config, data["split"]
     init_from = config["model"]["init_from"]
     return [
@@ -49,12 +49,12 @@ def _overview(header: ModelHeader, data: dict[str, Any]) -> list[str]:
 
 
 def _scores(report: Report, scale_factor: float) -> list[str]:
-    """Return the tables of scores and the calibration."""
+    """Return the scores overall and by landmark, and the paragraph about calibration."""
     overall = report.overall
     return [
         f"Scores on the validation rows, in pixels of {report.image_size} x {report.image_size} images."
-        " The epoch of the weights was chosen by these rows, so scores on unseen identities are slightly"
-        " worse.",
+        " The weights are those of the best epoch on these rows, so scores on unseen identities are"
+        " slightly worse.",
         "",
         "| rows | RMSE px | L1 px | NME | failures at 8 % | AUC at 8 % |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -84,7 +84,7 @@ def _calibration(calibration: Calibration | None, scale_factor: float) -> str:
         f" its true position along x and along y: {mean} on average, observed {observed}. The expected"
         f" calibration error is {_percent(calibration.ece)}, the rank correlation of confidence and accuracy"
         f" {calibration.rank_correlation:.2f}. The network's scales are multiplied by {scale_factor:.2f}, a"
-        " factor that was fitted to these rows."
+        " factor fitted to these rows."
     )
 
 

@@ -7,10 +7,10 @@ from fastai.callback.core import Callback
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return the dtype for autocast that `training.precision` asks for; None computes in float32.
+    """Return the dtype of autocast for an option `training.precision`; None for float32.
 
-    "auto" is bfloat16 if the device multiplies it in hardware. Elsewhere it is emulated: measured sixteen
-    times slower than float32 on a CPU without AVX512-BF16.
+    "auto" is bfloat16 if the device supports it in hardware. Elsewhere it is emulated: on a CPU without
+    AVX512-BF16, it was sixteen times slower than float32.
     """
     if precision == "fp32":
         return None
@@ -19,13 +19,13 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype | None
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     if device.type == "cpu":
-        fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has_bf16()
-        return torch.bfloat16 if fast else None
+        in_hardware = torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has_bf16()
+        return torch.bfloat16 if in_hardware else None
     return None
 
 
 def _cpu_has_bf16() -> bool:
-    """Return True if the CPU has AVX512-BF16 or AMX; torch has no public function for it yet."""
+    """Return True if the CPU has AVX512-BF16 or AMX; torch has no public function for this."""
     queries = [
         getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     ]

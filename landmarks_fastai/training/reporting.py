@@ -1,4 +1,4 @@
-"""Reporting the progress of a run: to the user through a `Reporter`, and to history.csv."""
+"""Reporting the progress of a run to a `Reporter` and to history.csv."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from landmarks_fastai.utils.files import write_text
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run is going to do, known before its first epoch.
+    """Summary of a run, known before its first epoch.
 
     Parameters
     ----------
     folder
         The run folder.
     source
-        The data set, as the config names it.
+        The data set, as given in the config.
     rows, landmarks
         Number of rows and of landmarks.
     train_rows, valid_rows
-        Number of rows on each side of the split.
+        Number of training and of validation rows.
     split
         "grouped" or "random".
     groups
-        Number of groups of rows that the split keeps together; equal to `rows` if it is random.
+        Number of groups of rows that the split keeps on the same side; equal to `rows` if it is random.
     fold, folds
-        Which fold of how many is trained; None without cross-validation.
+        The fold that is trained, from 1, and the number of folds; None without cross-validation.
     arch, head
         Names of the backbone and the head.
     input_size, channels
@@ -40,9 +40,9 @@ class RunSummary:
     parameters
         Number of trained parameters.
     init_from
-        The model whose weights the run starts from, as the config names it; None if there is none.
+        The model from whose weights the run is initialized, as given in the config; None if there is none.
     device, precision
-        torch names of the device and of the dtype of the forward pass: "cuda:0", "bfloat16".
+        Names in torch of the device and of the dtype of the forward pass: "cuda:0", "bfloat16".
     epochs, epochs_done
         Number of epochs, and how many of them a resumed run has already done.
     batch_size
@@ -73,19 +73,19 @@ class RunSummary:
 
 
 class Reporter(Protocol):
-    """Receives the progress of a run: the command line shows it, tests record it."""
+    """Receives the progress of a run: the command line displays it, tests record it."""
 
     def start(self, summary: RunSummary) -> None:
-        """Receive the summary of a run that is about to train; of each fold in a cross-validation."""
+        """Receive the summary of a run before it trains; in a cross-validation, of each fold."""
 
     def note(self, text: str) -> None:
         """Receive a message about the run."""
 
     def batch(self, done: int, total: int, loss: float, lr: float) -> None:
-        """Receive an iteration: how many of how many are done, its loss and its learning rate."""
+        """Receive the number of iterations done and in total, and the last one's loss and learning rate."""
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Receive an epoch: the row of history.csv."""
+        """Receive the row of history.csv after an epoch."""
 
 
 class SilentReporter:
@@ -98,14 +98,14 @@ class SilentReporter:
         """Discard the message."""
 
     def batch(self, done: int, total: int, loss: float, lr: float) -> None:
-        """Discard the iteration."""
+        """Discard the loss."""
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Discard the epoch."""
+        """Discard the row."""
 
 
 class EpochLog(Callback):
-    """Keep the row of each epoch in `rows`, and report every batch and epoch.
+    """Keep the row of each epoch in `rows`, and report every training batch and epoch.
 
     Parameters
     ----------
@@ -120,11 +120,11 @@ class EpochLog(Callback):
         self.rows: list[dict[str, float]] = []
 
     def before_epoch(self) -> None:
-        """Reset the sum of the training loss."""
+        """Reset the timer and the sum of the training loss."""
         self.started, self.loss_sum, self.batches = time.perf_counter(), 0.0, 0
 
     def after_batch(self) -> None:
-        """Add the training loss and report the batch."""
+        """Add the loss of a training batch and report it."""
         if self.training:
             loss, lr = float(self.loss.detach()), float(self.opt.hypers[-1]["lr"])
             self.loss_sum += loss
@@ -151,7 +151,7 @@ class WriteHistory(Callback):
     Parameters
     ----------
     log
-        Holds the rows.
+        Source of the rows.
     path
         The CSV file.
     """
@@ -162,5 +162,5 @@ class WriteHistory(Callback):
         self.log, self.path = log, path
 
     def after_epoch(self) -> None:
-        """Write the whole file, so that it never ends in half a row."""
+        """Write the whole file, so that it never ends with an incomplete row."""
         write_text(self.path, pd.DataFrame(self.log.rows).to_csv(index=False))

@@ -1,4 +1,4 @@
-"""The results of a run: evaluates the trained learner and writes scores, plots, models and the model card."""
+"""The results of a run: the evaluation of the learner, and files of scores, plots, models and model card."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ from landmarks_fastai.visualization.saving import save_png
 from landmarks_fastai.visualization.sheets import evaluation_sheet
 
 SAMPLES_SHOWN = 16
+"""Number of validation rows in samples.png."""
 
 
 def write_results(
     learn: Learner, dataset: LandmarkDataset, split: Split, folder: Path, history: list[dict[str, float]]
 ) -> Report:
-    """Evaluate a learner on the validation rows and write the results into its run folder.
+    """Evaluate a learner on the validation rows and write the results to its run folder.
 
     Parameters
     ----------
     learn
         The learner with the weights to evaluate; its model is moved to the CPU.
     dataset, split
-        The rows, and which of them validate.
+        The data set, and its validation rows.
     folder
         The run folder.
     history
@@ -63,13 +64,13 @@ def write_results(
     Raises
     ------
     UserError
-        If the model has diverged, so that a prediction is not a number.
+        If the model has diverged, so that a prediction is NaN.
     RunError
         If a file cannot be written, or the ONNX export fails.
     """
     valid = dataset.subset(split.valid)
     predicted = predict_validation(learn, dataset)
-    # scales learned from training rows are too small for unseen identities
+    # the scales are learned from training rows and too small for unseen identities
     factor = fit_scale_factor(predicted.points, valid.points, predicted.scales)
     predicted = _calibrate(predicted, factor, dataset.size)
     report = evaluate_dataset(predicted, valid)
@@ -92,7 +93,7 @@ def write_results(
 
 
 def predict_validation(learn: Learner, dataset: LandmarkDataset) -> Landmarks:
-    """Predict the validation rows, in pixels of the data set's images, with uncalibrated scales."""
+    """Return the landmarks of the validation rows, in pixels of the data set, with uncalibrated scales."""
     normalized, _ = learn.get_preds(ds_idx=1)
     output = normalized.as_subclass(Tensor).float()
     predicted = Landmarks.from_points(
@@ -112,10 +113,10 @@ def _calibrate(predicted: Landmarks, factor: float, size: int) -> Landmarks:
 
 
 def write_models(learn: Learner, header: ModelHeader, folder: Path) -> None:
-    """Write the model as safetensors, as fastai's pickle and as ONNX."""
+    """Write the model as safetensors, as fastai export and as ONNX."""
     learn.model.cpu().eval().to(memory_format=torch.contiguous_format)
     save_model(folder / MODEL_NAME, learn.model.state_dict(), header)
-    for metric in learn.metrics:  # the exported learner need not include the validation points
+    for metric in learn.metrics:  # so that the exported learner does not include the validation points
         metric.reset()
     with atomic_write(folder / PICKLE_NAME) as partial:
         learn.export(partial.absolute())

@@ -1,4 +1,4 @@
-"""A training run, from the config to the run folder with its model."""
+"""A training run, from the config to the finished run folder."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TrainResult:
     folder
         The run folder.
     report
-        Scores on the validation rows of the weights that were saved.
+        Scores of the saved weights on the validation rows.
     interrupted
         Whether Ctrl-C ended the run.
     epochs
@@ -91,9 +91,9 @@ class TrainingRun:
     config, folder
         The config, and the run folder.
     dataset, split
-        The rows, and which of them train and validate.
+        The data set, and its training and validation rows.
     learner
-        fastai's learner.
+        The learner, with initial weights.
     """
 
     config: TrainConfig
@@ -112,7 +112,7 @@ def train_run(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Train a model and write it, its scores and its checkpoints into a new run folder.
+    """Train a model and write it, its scores and its checkpoints to a new run folder.
 
     Parameters
     ----------
@@ -121,25 +121,25 @@ def train_run(
     folder
         The run folder; created if needed.
     cache
-        Folder for downloaded and parsed data; None: the default cache.
+        Folder for downloaded and parsed data; `default_cache_dir` if None.
     reporter
-        Receives the progress of training; None: nothing is reported.
+        Receives the progress of training; if None, nothing is reported.
     overwrite
-        Allow `folder` to hold an earlier run, which is deleted when the new one is ready to train.
+        Allow `folder` to contain an earlier run, which is deleted when the new one is ready to train.
     progress
         Receives the progress of a download.
 
     Returns
     -------
     TrainResult
-        The scores; also if Ctrl-C ended the run.
+        The result, also if Ctrl-C ended the run.
 
     Raises
     ------
     UserError
-        If the folder is not empty or in use, or config or data are invalid.
+        If the folder is not empty or is in use, or the config or the data set is invalid.
     RunError
-        If the folder cannot be written.
+        If a file cannot be written or downloaded.
     """
     if config.data.folds is not None and config.data.fold is None:
         raise UserError("data.folds: a single run trains one fold; set data.fold, or use cross_validate")
@@ -164,7 +164,7 @@ def resume_run(
     reporter: Reporter | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Continue an interrupted run from its last checkpoint, with the same result as an uninterrupted run.
+    """Continue an interrupted run from its last checkpoint, with the result of an uninterrupted run.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def resume_run(
     Raises
     ------
     UserError
-        If there is no run in `folder`, it was written by another version, it is in use, or its data has
+        If there is no run in `folder`, it was written by another version, it is in use, or its data set has
         changed.
     """
     reporter = reporter or SilentReporter()
@@ -194,7 +194,7 @@ def resume_run(
 
 
 def check_config(config: TrainConfig) -> None:
-    """Check the options that need no data, before data is downloaded, which may take minutes.
+    """Check the options that do not depend on data, before a download that may take minutes.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def check_config(config: TrainConfig) -> None:
 def prepare_run(
     config: TrainConfig, folder: Path, *, cache: Path | None = None, progress: Progress | None = None
 ) -> TrainingRun:
-    """Seed all random number generators, load and split the data and build the learner, in this order."""
+    """Seed all random number generators, then load and split the data set and build the learner."""
     set_seed(config.seed, reproducible=True)
     dataset = load_dataset(config.data, seed=config.seed, cache=cache, progress=progress)
     split = split_from_config(dataset, config.data, config.seed)
@@ -222,7 +222,7 @@ def prepare_run(
 
 
 def summarize_run(run: TrainingRun, epochs_done: int = 0) -> RunSummary:
-    """Return what the run is going to do."""
+    """Return the summary of a run for its reporter."""
     config, learn = run.config, run.learner
     autocast = find_callback(learn, Autocast)
     return RunSummary(
@@ -258,7 +258,7 @@ def changed_data_error(folder: Path, config: TrainConfig) -> UserError:
 
 
 def _initialize_weights(run: TrainingRun) -> str | None:
-    """Apply `model.init_from`, and return a warning if its validation scores may be too good."""
+    """Apply `model.init_from`; return a warning if this may make the validation scores too optimistic."""
     model = open_initial_model(run.config)
     if model is None:
         return None
@@ -284,7 +284,7 @@ def _train(run: TrainingRun, reporter: Reporter, checkpoint: dict[str, Any] | No
     try:
         with remaining, learn.no_logging(), interrupt:
             learn.fit(run.config.training.epochs, cbs=callbacks)
-    except LandmarksError as error:  # fastai prepends the name of the callback to the message
+    except LandmarksError as error:  # fastai has prepended the name of the callback to the message
         raise type(error)(str(error).rpartition(":\n\t")[2]) from error
     _load_best_weights(run)
     report = write_results(learn, run.dataset, run.split, run.folder, log.rows)
@@ -295,5 +295,5 @@ def _load_best_weights(run: TrainingRun) -> None:
     """Load the weights with the lowest validation loss; the current ones if no epoch was completed."""
     learn, best = run.learner, best_checkpoint(run.folder)
     learn.model.load_state_dict(read_tensors(best)["weights"] if best.is_file() else evaluated_weights(learn))
-    # validation must use these weights, not the last average, and the precision in which models are used
+    # evaluate with these weights, not the EMA of the last epoch, and in float32 like inference
     learn.remove_cbs([ExponentialMovingAverage, Autocast])

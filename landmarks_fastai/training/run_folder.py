@@ -27,7 +27,7 @@ ONNX_NAME = "model.onnx"
 CARD_NAME = "README.md"
 
 LR_PLOT_NAME = "lr_find.png"
-"""Written by the learning rate finder; a folder that holds only this file counts as empty."""
+"""Written by the learning rate finder; a folder with only this file counts as empty."""
 
 
 def describe_data(dataset: LandmarkDataset, split: Split) -> dict[str, Any]:
@@ -36,20 +36,20 @@ def describe_data(dataset: LandmarkDataset, split: Split) -> dict[str, Any]:
 
 
 def describe_dataset(dataset: LandmarkDataset) -> dict[str, Any]:
-    """Return what identifies a data set: source, digests and the number of rows that the config keeps."""
+    """Return what identifies a data set: source, digests and the number of rows that the config selects."""
     identity = {"source": dataset.source, "sha256": dataset.digest, "rows": len(dataset)}
     return identity if dataset.corrections is None else {**identity, "corrections": dataset.corrections}
 
 
 def is_taken(folder: Path) -> bool:
-    """Return True if the folder is not empty, or is a file."""
+    """Return True if the folder contains more than the plot of the learning rate finder, or is a file."""
     if not folder.is_dir():
         return folder.exists()
     return any(entry.name != LR_PLOT_NAME for entry in folder.iterdir())
 
 
 def check_available(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that is not empty, unless it may be overwritten.
+    """Raise UserError if the folder is not empty, unless it may be overwritten.
 
     Raises
     ------
@@ -70,9 +70,9 @@ def next_run_folder(runs: Path, name: str) -> Path:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Create the folder and hold its lock, because two runs in one folder would mix their files.
+    """Create the folder and lock it, because two runs in one folder would mix their files.
 
-    A folder that is empty at the end is removed.
+    A folder that is still empty at the end is removed.
 
     Raises
     ------
@@ -103,6 +103,6 @@ def start_run_folder(folder: Path, config: TrainConfig) -> None:
     if is_taken(folder):
         for entry in folder.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    # the marker first: a folder with a config but no marker counts as written by version 0.1
+    # the marker first, because a folder with a config but no marker counts as written by version 0.1
     write_run_marker(folder)
     write_text(folder / CONFIG_NAME, dump_config(config))

@@ -1,4 +1,4 @@
-"""Learning rate schedules: pure functions of the iteration, and the callback that applies one.
+"""Learning rate schedules: pure functions of the iteration, and the callback that applies them.
 
 To add a schedule:
 
@@ -29,7 +29,7 @@ class Hyperparameters:
     lr
         Learning rate.
     mom
-        Momentum (beta 1 of Adam); None leaves the optimizer's own.
+        Momentum (β₁ of Adam); None leaves that of the optimizer unchanged.
     """
 
     lr: float
@@ -39,8 +39,8 @@ class Hyperparameters:
 def cyclic(step: int, total: int, options: CyclicConfig) -> Hyperparameters:
     """Return the cyclical learning rate (Smith 2017, "Cyclical Learning Rates", section 3.1) at `step`.
 
-    Equal to torch.optim.lr_scheduler.CyclicLR at every step. `total` has no effect: the length of a cycle is
-    given in iterations.
+    Equal to torch.optim.lr_scheduler.CyclicLR at every step. `total` is not used, because the length of a
+    cycle is given in iterations.
     """
     down = options.step_down or options.step_up
     length = options.step_up + down
@@ -87,7 +87,7 @@ class ScheduleByStep(Callback):
         self.options = options
 
     def before_batch(self) -> None:
-        """Apply the schedule at this iteration."""
+        """Set the hyperparameters of this iteration."""
         schedule = SCHEDULES[self.options.name]
         current = schedule(self.train_iter, self.n_iter * self.n_epoch, self.options)
         self.opt.set_hypers(lr=current.lr)

@@ -1,6 +1,6 @@
-"""fastai transforms of the data block: loading rows, resizing, and normalizing points.
+"""fastai transforms of the data block: loading rows, splitting protocols, resizing, normalizing points.
 
-Points are pixels of the image up to `NormalizePoints`, the last step, whose `decodes` maps them back.
+Points are in pixels of the image until `NormalizePoints`, the last step, whose `decodes` maps them back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from landmarks_fastai.utils.images import read_image
 
 
 class _DatasetTransform(Transform):
-    """Transform that reads rows of a data set, which an exported learner does not include."""
+    """Base of transforms that read rows of a data set, which is left out of an exported learner."""
 
     def __init__(self, dataset: LandmarkDataset) -> None:
         super().__init__()
@@ -40,12 +40,12 @@ class _DatasetTransform(Transform):
 
     @property
     def dataset(self) -> LandmarkDataset:
-        """The data set; missing in an exported learner."""
+        """The data set; not available in an exported learner."""
         assert self._dataset is not None, "an exported learner does not include its data set"
         return self._dataset
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return the values of some rows as one batch."""
+        """Return the values of the given rows as one batch."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
@@ -54,14 +54,14 @@ class _DatasetTransform(Transform):
 
 
 class LoadImage(_DatasetTransform):
-    """Load a row of the data set, or any other image, as (C, S, S) uint8.
+    """Load the image of a row of the data set, or any other image, as (C, S, S) uint8.
 
     Parameters
     ----------
     dataset
-        Its `size` is S.
+        The data set; its `size` is S.
     channels
-        C, 1 for gray or 3 for RGB.
+        C; 1 for gray, 3 for RGB.
     """
 
     def __init__(self, dataset: LandmarkDataset, channels: int) -> None:
@@ -78,7 +78,7 @@ class LoadImage(_DatasetTransform):
         return TensorImage(torch.from_numpy(crop.transpose(2, 0, 1).copy()))
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return (B, C, S, S) uint8 images; gray is repeated if the network takes RGB."""
+        """Return (B, C, S, S) uint8 images; gray is repeated if C is 3."""
         images = torch.from_numpy(self.dataset.images[rows]).permute(0, 3, 1, 2)
         return images.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else images
 
@@ -105,8 +105,8 @@ class LoadPoints(_DatasetTransform):
 class SplitProtocols(ItemTransform):
     """Assign complete and incomplete rows to two annotation protocols: (B, K, 2) labels become (B, 2 K, 2).
 
-    The first K are the labels of complete rows and NaN elsewhere, the other K those of incomplete rows, so
-    that a network with 2 K outputs learns each protocol from the rows labeled under it.
+    The first K are the labels of complete rows and NaN in other rows, the last K those of incomplete rows, so
+    that a network with 2 K landmarks learns each protocol from the rows labeled under it.
     """
 
     order = 19  # before augmentation, which makes rows incomplete when landmarks leave the image
@@ -122,7 +122,7 @@ class SplitProtocols(ItemTransform):
 
 
 class ResizeToInput(ItemTransform):
-    """Resize images and points to the input size of the network, if augmentation has not done so."""
+    """Resize images and points to the input size of the network, unless augmentation has done so."""
 
     order = 30
 
@@ -131,7 +131,7 @@ class ResizeToInput(ItemTransform):
         self.size = size
 
     def encodes(self, batch: Any) -> Any:
-        """Resize as Pillow does: bilinear, antialiased, with the edges of the image aligned."""
+        """Resize like Pillow: bilinear, antialiased, with aligned edges."""
         image, *points = batch
         scale = self.size / image.shape[-1]
         if scale == 1:
@@ -145,8 +145,8 @@ class ResizeToInput(ItemTransform):
 class NormalizePoints(DisplayedTransform):
     """Map pixels to normalized coordinates, in which the edges of the image are -1 and 1, and back.
 
-    fastai's PointScaler maps the center of pixel 0 to -1, which is half a pixel off from what affine warps
-    do.
+    fastai's PointScaler maps the center of pixel 0 to -1, half a pixel off from the convention of
+    `grid_sample`.
     """
 
     order = 40

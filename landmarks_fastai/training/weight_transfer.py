@@ -1,4 +1,4 @@
-"""Weight transfer: initializing a network from another model (`model.init_from`), as far as they agree."""
+"""Weight transfer: initializing a network with the weights of another model (`model.init_from`)."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from landmarks_fastai.training.label_bias import EstimateLabelBias
 from landmarks_fastai.utils.files import read_json
 
 STEM = "0.0.weight"
-"""State dict name of the first convolution."""
+"""Name of the first convolution's weights in a state dict."""
 
 BACKBONE = "0."
-"""Prefix of the state dict names of the backbone."""
+"""Prefix of the names of the backbone's weights in a state dict."""
 
 BLOCK = re.compile(r"0\.[4-7]\.\d+\.")
-"""Prefix of the state dict names of one block of one stage."""
+"""Prefix of the names of the weights of one block of a stage in a state dict."""
 
 LAST_NORMS = ("bn2", "bn3")
-"""Last normalization of the residual branch of a block: bn3 in a bottleneck, else bn2."""
+"""Last normalization layer of the residual branch of a block: bn3 in a bottleneck, else bn2."""
 
 
 # --- networks ------------------------------------------------------------------------------------
@@ -44,17 +44,17 @@ def transfer_weights(
 ) -> None:
     """Load the weights of another network where they fit.
 
-    Backbone: its blocks must be of the same kind, and it may have more of them in a stage. Additional blocks
-    are initialized as identities, so that the network predicts what the other does (Chen et al. 2016,
-    "Net2Net"). The stem is summed over its channels, or divided among them, between gray and RGB.
+    Backbone: both must have the same kind of blocks; the network may have more of them per stage. Additional
+    blocks are initialized as identities, so that they do not change the output (Chen et al. 2016, "Net2Net").
+    Between gray and RGB, the stem is adapted so that its output for gray images is the same.
 
-    Head: all layers with the same names and shapes are loaded; those with one output per landmark only if the
+    Head: all layers with the same names and shapes are loaded; layers with outputs per landmark only if the
     landmarks are the same.
 
     Parameters
     ----------
     network
-        The network to initialize, from `build_network`.
+        The network to initialize, with the modules of `build_network`.
     weights
         State dict of the other network.
     same_landmarks
@@ -65,7 +65,7 @@ def transfer_weights(
     Raises
     ------
     UserError
-        If the other backbone has blocks of another kind, or more of them.
+        If the backbone of the other network has blocks of another kind, or more of them.
     """
     state = network.state_dict()
     skipped = _skipped_layers(state, weights, same_landmarks, n_landmarks)
@@ -92,10 +92,10 @@ def transfer_weights(
 def _skipped_layers(
     state: Mapping[str, Tensor], weights: Mapping[str, Tensor], same_landmarks: bool, n_landmarks: int
 ) -> set[str]:
-    """Return the layers that are not loaded; a layer is loaded whole or not at all."""
+    """Return the layers that are not loaded; a layer is loaded completely or not at all."""
     differing = {name for name in state if name not in weights or weights[name].shape != state[name].shape}
     skipped = {_layer(name) for name in differing | (weights.keys() - state.keys())}
-    if not same_landmarks:  # outputs per landmark: 1 (heatmap, scale), 2 (x and y), and twice for protocols
+    if not same_landmarks:  # outputs per landmark: 1 (heatmap, scale) or 2 (x, y), doubled for two protocols
         sizes = {n_landmarks, 2 * n_landmarks, 4 * n_landmarks}
         skipped |= {_layer(name) for name, tensor in weights.items() if tensor.ndim and len(tensor) in sizes}
     return skipped
@@ -110,7 +110,7 @@ def _layer(name: str) -> str:
 
 
 def _adapt_stem(stem: Tensor, channels: int) -> Tensor:
-    """Convert a (64, C, 7, 7) stem to `channels` so that its output on gray images stays the same."""
+    """Convert a (64, C, 7, 7) stem to `channels` so that its output for gray images stays the same."""
     if stem.shape[1] == channels:
         return stem
     return stem.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels
@@ -120,7 +120,7 @@ def _adapt_stem(stem: Tensor, channels: int) -> Tensor:
 
 
 def find_initial_model(init_from: str) -> Path:
-    """Return the model file that `model.init_from` names.
+    """Return the path of the model file that `model.init_from` refers to.
 
     Raises
     ------
@@ -133,13 +133,13 @@ def find_initial_model(init_from: str) -> Path:
         raise UserError(f"model.init_from: {error}") from error
     if path.suffix.lower() != ".safetensors":
         raise UserError(
-            f"model.init_from {init_from}: only safetensors files can be used; name a .safetensors"
+            f"model.init_from {init_from}: only safetensors files can be used; name a .safetensors file"
         )
     return path
 
 
 def open_initial_model(config: TrainConfig) -> LoadedModel | None:
-    """Open the model that `model.init_from` names; None if it is unset."""
+    """Open the model that `model.init_from` refers to; return None if it is unset."""
     return None if config.model.init_from is None else open_model(find_initial_model(config.model.init_from))
 
 
@@ -149,7 +149,7 @@ def initialize_learner(learn: Learner, model: LoadedModel, dataset: LandmarkData
     Raises
     ------
     UserError
-        If the backbones do not fit, see `transfer_weights`.
+        If the backbones do not match, see `transfer_weights`.
     """
     assert model.network is not None, "a safetensors file has a network"
     names = model.header.landmark_schema.names
@@ -166,12 +166,12 @@ def initialize_learner(learn: Learner, model: LoadedModel, dataset: LandmarkData
 def check_initial_model(
     model: LoadedModel, config: TrainConfig, dataset: LandmarkDataset, split: Split
 ) -> str | None:
-    """Check that a model was not trained on rows that validate the new run.
+    """Check that a model was not trained on validation rows of the new run.
 
     Returns
     -------
     str or None
-        A warning if this is not known; None if it was trained on none of them.
+        A warning if this is unknown; None if it was trained on none of them.
 
     Raises
     ------
@@ -179,8 +179,8 @@ def check_initial_model(
         If it was trained on some of them.
     """
     unknown = (
-        f"it is not known whether {model.path} was trained on rows that validate this run; if so, the"
-        " validation scores are too good"
+        f"it is unknown whether {model.path} was trained on validation rows of this run; if so, the"
+        " validation scores are too optimistic"
     )
     data = _read_data_description(model.path)
     if data is None or model.header.config.get("model", {}).get("init_from") is not None:
@@ -193,14 +193,14 @@ def check_initial_model(
     seen = np.intersect1d(data["split"]["train"], split.valid)
     if len(seen):
         raise UserError(
-            f"model.init_from {model.path}: it was trained on {len(seen):,} of the {len(split.valid):,} rows"
-            " that validate this run; split the data as it did (same seed, split and valid_fraction)"
+            f"model.init_from {model.path}: it was trained on {len(seen):,} of the {len(split.valid):,}"
+            " validation rows of this run; use the split of its run (same seed, split and valid_fraction)"
         )
     return None
 
 
 def _read_data_description(model: Path) -> dict[str, Any] | None:
-    """Return the data.json of the run of a model file; None if there is none or it is invalid."""
+    """Return the content of data.json next to a model file; None if it is missing or invalid."""
     path = model.parent / DATA_NAME
     if not path.is_file() or not (model.parent / CONFIG_NAME).is_file():
         return None

@@ -1,1 +1,1 @@
-"""Helpers without knowledge of landmarks: files, images, CSV, downloads, interrupts, messages."""
+"""General helpers: files, images, CSV, downloads, progress, interrupts, text of messages."""

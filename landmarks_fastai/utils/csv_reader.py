@@ -12,13 +12,13 @@ from landmarks_fastai.errors import UserError
 
 
 class CsvReader:
-    """Stream of the rows of a CSV file with a header.
+    """Reader of the rows of a CSV file with a header.
 
     Parameters
     ----------
     stream
         Bytes of UTF-8 text, with or without a byte order mark.
-    label
+    source
         Name of the file in messages.
 
     Attributes
@@ -29,19 +29,19 @@ class CsvReader:
     Raises
     ------
     UserError
-        If the file is empty or not UTF-8 text, or a column name occurs twice.
+        If the file is empty or is not UTF-8 text, or a column name occurs twice.
     """
 
-    def __init__(self, stream: IO[bytes], label: str) -> None:
-        self.label = label
-        # newline="" because the csv module counts the lines itself
+    def __init__(self, stream: IO[bytes], source: str) -> None:
+        self.source = source
+        # newline="", because the csv module handles line breaks itself
         self._reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
         self.columns = next(self._fields(), [])
         if not any(self.columns):
-            raise UserError(f"{label}: the file is empty; its first line must name the columns")
+            raise UserError(f"{source}: the file is empty; its first line must name the columns")
         for column in self.columns:
             if column and self.columns.count(column) > 1:
-                raise UserError(f"{label}: duplicate column {column!r}; remove one of them")
+                raise UserError(f"{source}: duplicate column {column!r}; remove one of them")
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the line number (the header is line 1) and the fields of each row; skip blank lines.
@@ -63,20 +63,20 @@ class CsvReader:
 
     @property
     def line(self) -> int:
-        """Number of the line read last."""
+        """Number of the last line read."""
         return self._reader.line_num
 
     def at(self, line: int) -> str:
-        """Return the location of a row for messages: ``"training.csv, line 2"``."""
-        return f"{self.label}, line {line}"
+        """Return the location of a line in messages: ``"training.csv, line 2"``."""
+        return f"{self.source}, line {line}"
 
     def number(self, text: str, line: int, column: str) -> float:
-        """Parse a number; an empty field and ``nan`` are NaN.
+        """Parse a number; an empty field or ``nan`` gives NaN.
 
         Raises
         ------
         UserError
-            If the text is not a finite number.
+            If the text is neither empty nor NaN nor a finite number.
         """
         try:
             value = float(text) if text.strip() else math.nan
@@ -90,12 +90,12 @@ class CsvReader:
         return value
 
     def pair(self, line: int, landmark: str, x: str, y: str) -> tuple[float, float]:
-        """Parse the x and y of a landmark; both are NaN if it is unlabeled.
+        """Parse x and y of a landmark; both are NaN if it is unlabeled.
 
         Raises
         ------
         UserError
-            If one of them is not a finite number, or only one of them is empty.
+            If one of them is not a number, or only one of them is empty.
         """
         point = self.number(x, line, f"{landmark}_x"), self.number(y, line, f"{landmark}_y")
         if math.isnan(point[0]) != math.isnan(point[1]):
@@ -107,22 +107,24 @@ class CsvReader:
         return point
 
     def _fields(self) -> Iterator[list[str]]:
-        """Yield the fields of each line, and turn decoding errors into messages."""
+        """Yield the fields of each record, and turn decoding and CSV errors into UserErrors."""
         try:
             yield from self._reader
         except UnicodeDecodeError:
-            raise UserError(f"{self.label}: not a CSV in UTF-8 text (near line {self.line + 1})") from None
+            raise UserError(f"{self.source}: not a CSV in UTF-8 text (near line {self.line + 1})") from None
         except csv.Error as error:
             raise UserError(f"{self.at(self.line)}: {error}") from error
 
 
-def check_point_range(where: str, landmark: str, point: tuple[float, float], size: tuple[int, int]) -> None:
-    """Refuse a landmark far outside its image: most likely its pixels are those of another file.
+def check_point_range(
+    location: str, landmark: str, point: tuple[float, float], size: tuple[int, int]
+) -> None:
+    """Raise UserError if a landmark is far outside its image: most likely it belongs to another image.
 
     Parameters
     ----------
-    where
-        Location of the row, see `CsvReader.at`.
+    location
+        Location of the row in messages, see `CsvReader.at`.
     landmark
         Name of the landmark.
     point
@@ -133,11 +135,11 @@ def check_point_range(where: str, landmark: str, point: tuple[float, float], siz
     Raises
     ------
     UserError
-        If the landmark is further from the image than half its width or height.
+        If x or y is farther outside the image than half its width or height.
     """
     for axis, value, length in zip("xy", point, size, strict=True):
         if value < -length / 2 or value > 1.5 * length:
             raise UserError(
-                f"{where}: {landmark}_{axis} is {value:g}, far outside the image of {size[0]} × {size[1]} px;"
-                " correct the value, or leave it empty if the landmark is unlabeled"
+                f"{location}: {landmark}_{axis} is {value:g}, far outside the image of {size[0]} × {size[1]}"
+                " px; correct the value, or leave it empty if the landmark is unlabeled"
             )

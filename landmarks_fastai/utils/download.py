@@ -1,4 +1,4 @@
-"""Downloading a file over HTTP: resumed after a broken connection, retried, and verified by its digest."""
+"""Downloading a file over HTTP, with retries, resuming, and verification by its digest."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CHUNK = 1 << 18
 """Bytes read at a time."""
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP status codes after which the request is repeated."""
+"""HTTP status codes after which the request is retried."""
 
 
 class _ConnectionFailedError(Exception):
-    """No connection, or a broken one: the request is repeated."""
+    """No connection, a broken one, or a temporary error of the server: the request is retried."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class _Request:
     url
         Address of the file.
     partial
-        File that collects what has been downloaded.
+        File with the data downloaded so far.
     hint
-        What the user can do without the download.
+        What the user can do instead of downloading, for messages.
     progress
         Called with the bytes downloaded so far and the total.
     timeout
@@ -91,17 +91,17 @@ def download(
     expected
         Digest of the file.
     progress
-        Called with the bytes downloaded so far and the total, None if the server does not send it.
+        Called with the bytes downloaded so far and the total, None if the server does not send its size.
     retries
-        How often a failed request is repeated, after 1, 2, 4 … seconds.
+        Number of times a failed request is retried, after 1, 2, 4 … seconds.
     digest
         Computes the digest of a file as hex; `git_blob_sha1` if None.
     hint
-        What the user can do without the download, for messages; to use a local file with --data if None.
+        What the user can do instead of downloading, for messages; if None, use a local file with --data.
     timeout
         Seconds without data after which the connection counts as broken.
     sleep
-        Called with the seconds to wait between two requests.
+        Called with the number of seconds to wait before a retry.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def download(
     Raises
     ------
     RunError
-        If there is no connection, the server refuses, or the file cannot be written.
+        If there is no connection, the server responds with an error, or the file cannot be written.
     UserError
         If the downloaded file has another digest.
     """
@@ -138,13 +138,13 @@ def download(
 
 
 def git_blob_sha1(path: Path) -> str:
-    """Return the digest that git gives a file, as hex; see `git_blob_sha1_of_stream`."""
+    """Return the digest of a file as a git blob, as hex; see `git_blob_sha1_of_stream`."""
     with path.open("rb") as file:
         return git_blob_sha1_of_stream(file, path.stat().st_size)
 
 
 def git_blob_sha1_of_stream(stream: IO[bytes], size: int) -> str:
-    r"""Return the digest that git gives `size` bytes, as hex: SHA-1 of ``blob <size>\0`` and the bytes."""
+    r"""Return the digest of `size` bytes as a git blob, as hex: SHA-1 of ``blob <size>\0`` and the bytes."""
     digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
     while chunk := stream.read(CHUNK):
         digest.update(chunk)
@@ -153,7 +153,7 @@ def git_blob_sha1_of_stream(stream: IO[bytes], size: int) -> str:
 
 @contextmanager
 def _report_disk_errors(target: Path) -> Iterator[None]:
-    """Turn an OSError into a RunError; those of the network have become a _ConnectionFailedError before."""
+    """Turn an OSError into a RunError; network errors have already become a _ConnectionFailedError."""
     try:
         yield
     except OSError as error:
@@ -164,7 +164,7 @@ def _report_disk_errors(target: Path) -> Iterator[None]:
 
 
 def _download_with_retries(request: _Request, retries: int, sleep: Callable[[float], None]) -> None:
-    """Repeat the request until the file is complete or the retries are used up."""
+    """Request the file until it is complete or no retries are left."""
     for attempt in range(retries + 1):
         try:
             return _download_once(request)
@@ -200,7 +200,7 @@ def _download_once(request: _Request) -> None:
 
 
 def _connect(request: _Request, offset: int) -> http.client.HTTPResponse | None:
-    """Request the file from byte `offset` on; return None if nothing is missing."""
+    """Request the file from byte `offset` on; return None if the partial file is already complete."""
     headers = {"User-Agent": "landmarks-fastai"} | ({"Range": f"bytes={offset}-"} if offset else {})
     with _report_network_errors(request):
         try:
@@ -212,7 +212,7 @@ def _connect(request: _Request, offset: int) -> http.client.HTTPResponse | None:
             error.close()
             if error.code != 416 or not offset:
                 raise
-            # no bytes after the offset: the partial file is complete, or not a part of this file
+            # no bytes after the offset: the partial file is complete, or is not part of this file
             if _parse_content_range(error.headers.get("Content-Range"))[1] != offset:
                 request.partial.unlink()
                 raise _ConnectionFailedError("the partial file does not belong to this file") from None
@@ -246,10 +246,10 @@ def _report_network_errors(request: _Request) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as error:
-        answer = f"the server answers {error.code} {error.reason}"
+        response = f"the server responded with {error.code} {error.reason}"
         if error.code in RETRYABLE:
-            raise _ConnectionFailedError(answer) from error
-        raise RunError(f"{request.url}: {answer}; {request.hint}") from error
+            raise _ConnectionFailedError(response) from error
+        raise RunError(f"{request.url}: {response}; {request.hint}") from error
     except urllib.error.URLError as error:
         reason = getattr(error.reason, "strerror", None) or error.reason
         raise _ConnectionFailedError(f"no connection ({reason})") from error

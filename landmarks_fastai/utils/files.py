@@ -1,4 +1,4 @@
-"""Atomic writes, JSON and hashes of files."""
+"""Files: atomic writes, CSV, JSON and hashes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def atomic_write(path: Path, hint: str = DISK_HINT) -> Iterator[Path]:
     path
         The file to write; its folder is created if needed.
     hint
-        What the error message advises if the file cannot be written.
+        Advice in the error message if the file cannot be written.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def atomic_write(path: Path, hint: str = DISK_HINT) -> Iterator[Path]:
 
 
 def partial_path(path: Path) -> Path:
-    """Return the name under which `path` is written until it is complete."""
+    """Return the temporary path under which `path` is written until it is complete."""
     return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
 
 
@@ -58,8 +58,8 @@ def report_write_errors(path: Path, hint: str = DISK_HINT) -> Iterator[None]:
         yield
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(
-            f"{path}: cannot be written because a file is in the place of a folder, or a folder in the"
-            " place of the file; choose another location"
+            f"{path}: cannot be written because a file exists where a folder is needed, or a folder where the"
+            " file is needed; choose another location"
         ) from error
     except OSError as error:
         reason = error.strerror or str(error)
@@ -73,7 +73,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write rows, the header first, as CSV, atomically."""
+    """Write rows, the first of which is the header, as CSV, atomically."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
@@ -90,19 +90,19 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If the file cannot be read or does not hold a JSON object.
+        If the file cannot be read or does not contain a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); restore the original file") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: does not hold a JSON object; restore the original file")
+        raise UserError(f"{path}: does not contain a JSON object; restore the original file")
     return content
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hex."""
+    """Return the SHA-256 of a file as hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

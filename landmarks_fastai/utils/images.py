@@ -6,7 +6,8 @@ import glob
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp",
 SUPPORTED = "supported formats: JPEG, PNG, WebP, BMP, TIFF and GIF"
 
 MAX_PIXELS = 178_956_970
-"""Larger images are refused without decoding them. The same limit as Pillow's protection against
-decompression bombs."""
+"""Larger images are rejected without decoding them. The limit of Pillow's protection against decompression
+bombs."""
 
 EXIF_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,6 +35,9 @@ EXIF_TRANSPOSE = {
 }
 """For each EXIF orientation, the operation that makes the image upright."""
 
+SWAPS_AXES = frozenset({5, 6, 7, 8})
+"""EXIF orientations that exchange width and height."""
+
 
 # --- reading -------------------------------------------------------------------------------------
 
@@ -43,7 +47,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
     16-bit gray is divided by 257, so that 65535 becomes 255. Floating-point gray is assumed to range up to 1,
     255 or 65535, whichever is the first that its maximum does not exceed. Of an animation or a TIFF with
-    several pages, the first is read.
+    several pages, the first frame or page is read.
 
     Returns
     -------
@@ -56,7 +60,27 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         If the file is missing, a folder, empty, not an image, damaged, truncated, or has more than
         `MAX_PIXELS` pixels.
     """
-    path = Path(path)
+    with _opened(Path(path)) as image:
+        image.load()
+        return np.array(_to_rgb(_apply_exif_orientation(image), Path(path)))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Return the width and height in pixels of an image made upright, without decoding it.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, a folder, empty, not an image, or has more than `MAX_PIXELS` pixels.
+    """
+    with _opened(Path(path)) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in SWAPS_AXES else (width, height)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image without decoding it, and turn what Pillow raises into a UserError."""
     _check_file(path)
     too_large = UserError(f"{path}: more than {MAX_PIXELS // 10**6} million pixels; reduce its size first")
     # Pillow warns about large images, whose size is checked here, and unusual metadata, which is not used
@@ -66,8 +90,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise too_large
-                image.load()
-                return np.array(_to_rgb(_apply_exif_orientation(image), path))
+                yield image
         except LandmarksError:
             raise
         except Image.DecompressionBombError:
@@ -80,7 +103,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse folders, empty files and files that cannot be accessed."""
+    """Raise UserError if the path is a folder, an empty file, or a file that cannot be accessed."""
     try:
         if path.is_dir():
             raise UserError(f"{path}: a folder, not an image")
@@ -93,15 +116,20 @@ def _check_file(path: Path) -> None:
 
 
 def _apply_exif_orientation(image: Image.Image) -> Image.Image:
-    """Rotate or mirror the image as its EXIF orientation says.
+    """Rotate or mirror the image according to its EXIF orientation.
 
-    Unlike ImageOps.exif_transpose, which rewrites the EXIF and therefore fails if any entry is broken.
+    ImageOps.exif_transpose would also rewrite the EXIF data, and therefore fail if any entry is broken.
     """
-    try:
-        operation = EXIF_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the pixels are intact although the metadata is broken
-        return image
+    operation = EXIF_TRANSPOSE.get(_orientation(image))
     return image if operation is None else image.transpose(operation)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; 1 if there is none, or if the metadata is broken."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the pixels are intact although the metadata is broken
+        return 1
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -131,16 +159,16 @@ def _gray_to_uint8(values: NDArray[np.generic], mode: str, path: Path) -> NDArra
 
 
 def find_images(arguments: Sequence[str | Path]) -> list[Path]:
-    """List the images that files, folders and glob patterns name.
+    """Return the image files that files, folders and glob patterns refer to.
 
-    A file is listed whatever its suffix. A folder gives the images directly in it, and a glob pattern
-    (``"images/*.jpg"``, ``"images/**/*.png"``) the images that match it; both by suffix, without hidden
-    files, in natural order (``2.jpg`` before ``10.jpg``). An image that is named twice is listed once.
+    A file is included whatever its suffix. A folder stands for the images directly in it, and a glob pattern
+    (``"images/*.jpg"``, ``"images/**/*.png"``) for the images that match it; both by suffix, without hidden
+    files, in natural order (``2.jpg`` before ``10.jpg``). Duplicates are removed.
 
     Raises
     ------
     UserError
-        If there are no arguments, or one of them names no image.
+        If there are no arguments, or one of them refers to no image.
     """
     if not arguments:
         raise UserError("no images given; name files, folders or glob patterns")
@@ -152,7 +180,7 @@ def find_images(arguments: Sequence[str | Path]) -> list[Path]:
 
 
 def _expand(argument: Path) -> list[Path]:
-    """Return the images that one argument names."""
+    """Return the images that one argument refers to."""
     if os.path.isdir(argument):  # Path.is_dir raises for names that are too long
         images = _select_images(argument.iterdir())
         if not images:
@@ -170,12 +198,12 @@ def _expand(argument: Path) -> list[Path]:
 
 
 def _select_images(paths: Iterable[Path]) -> list[Path]:
-    """Return the files with the suffix of an image, in natural order, without hidden files."""
+    """Return the files with an image suffix, in natural order, without hidden files."""
     images = [p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
     return sorted(images, key=_natural_key)
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[str, int]], str]:
-    """Return a sort key by which 2 comes before 10."""
+    """Return a sort key that compares digits as numbers: 2 comes before 10."""
     pieces = re.findall(r"(\D*)(\d*)", str(path).lower())
     return [(text, int(number or -1)) for text, number in pieces], str(path)

@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: a long operation stops between two steps and keeps what it has done."""
+"""Ctrl-C as a request to stop: a long operation ends between two steps and keeps its results."""
 
 from __future__ import annotations
 

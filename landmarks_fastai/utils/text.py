@@ -1,4 +1,4 @@
-"""Small pieces of text that messages share."""
+"""Text of messages: counts and suggestions."""
 
 from __future__ import annotations
 

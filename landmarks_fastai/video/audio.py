@@ -1,4 +1,4 @@
-"""Audio of a source file for a new video: copied if possible, else encoded as AAC."""
+"""Audio of a source file for a new video: copied where possible, else encoded as AAC."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ DEFAULT_SAMPLE_RATE = 48000
 """Sample rate in Hz to which audio of any other rate is resampled."""
 
 BITS_PER_CHANNEL = 80_000
-"""Bit rate of AAC, for each channel."""
+"""Bit rate of AAC in bits per second per channel."""
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-"""Channel layouts, by the number of channels."""
+"""FFmpeg's names of channel layouts, by number of channels."""
 
 PREROLL = Fraction(1, 20)
-"""Packets that begin up to this many seconds before the start are copied too: decoders need one or two."""
+"""Packets that begin up to this many seconds before the start are copied too: a decoder needs one or two."""
 
 MAX_JITTER = Fraction(1, 10)
-"""Gaps between audio frames that are longer, in seconds, are kept; shorter ones are rounding errors."""
+"""Gaps between audio frames are kept if longer than this, in seconds; shorter ones are rounding errors."""
 
 
 class AudioTrack:
@@ -46,9 +46,10 @@ class AudioTrack:
     copyable
         Names of the codecs whose packets can be copied to the output; others are encoded as AAC.
     video_start
-        Time of the source's first frame in its own time, seconds.
+        Timestamp of the source's first video frame, seconds.
     start, end
-        Span of the audio in seconds from `video_start`; what is at `start` comes at 0 in the output.
+        Span of the audio in seconds from `video_start`; `start` becomes time 0 of the output. None: to the
+        end of the source.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class AudioTrack:
     ) -> None:
         self._source, self._output = source, output
         self._origin = video_start + start
-        """Time of the source at which the output begins, seconds."""
+        """Timestamp in the source that is time 0 of the output, seconds."""
         self._length = None if end is None else end - start
         self._packets: AudioPackets = iter(())
         self._next: tuple[Fraction, Packet[AudioStream]] | None = None
@@ -79,7 +80,7 @@ class AudioTrack:
             self._packets = self._encode(stream, _add_aac(output, stream))
 
     def write_until(self, time: Fraction | None) -> None:
-        """Write the packets that begin before `time`, seconds of the output; all of them if it is None."""
+        """Write the packets that begin before `time`, seconds of the output; if None, all remaining ones."""
         self._next = self._next or next(self._packets, None)
         while self._next is not None and (time is None or self._next[0] < time):
             self._output.mux(self._next[1])
@@ -95,7 +96,7 @@ class AudioTrack:
             self._source.seek(0)
 
     def _copy(self, stream: AudioStream, out: AudioStream) -> AudioPackets:
-        """Yield the source's packets with their times in the output."""
+        """Yield the source's packets with their times in seconds of the output."""
         time_base, previous = _time_base(stream), None
         shift = floor(self._origin / time_base)
         for packet in _demux(self._source, stream):
@@ -106,7 +107,7 @@ class AudioTrack:
             if self._length is not None and time >= self._length:
                 return
             decode_stamp = stamp if packet.dts is None else packet.dts
-            # containers refuse timestamps that decrease, as they do where recordings were joined
+            # containers reject decreasing timestamps, which occur where recordings were joined
             decreasing = previous is not None and decode_stamp <= previous
             if decreasing or time + max(PREROLL, (packet.duration or 0) * time_base) <= 0:
                 continue
@@ -115,7 +116,7 @@ class AudioTrack:
             yield time, packet
 
     def _encode(self, stream: AudioStream, out: AudioStream) -> AudioPackets:
-        """Yield AAC packets with their times in the output."""
+        """Yield AAC packets with their times in seconds of the output."""
         frames: Iterator[AudioFrame | None] = self._decode(stream)
         for frame in chain(frames, [None]):
             for packet in out.encode(frame):
@@ -133,7 +134,7 @@ class AudioTrack:
             duration = Fraction(frame.samples, frame.sample_rate)
             if time + duration <= 0:
                 continue
-            # samples follow each other without gaps; timestamps rounded to milliseconds would leave some
+            # frames are joined without gaps, which timestamps rounded to milliseconds would leave
             clock = time if clock is None or time > clock + MAX_JITTER else clock
             frame.time_base = Fraction(1, frame.sample_rate)
             frame.pts = floor(clock * frame.sample_rate)

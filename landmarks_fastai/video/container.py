@@ -1,4 +1,4 @@
-"""Video files: opening them, choosing the video stream, and what the file states about its duration."""
+"""Video files: opening them, choosing the video stream, and reading start time and duration."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ DEMUXERS = (
     "3gp,aac,ac3,aiff,apng,asf,avi,dv,flac,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp3,mpeg,mpegts,"
     "mpegvideo,mxf,nut,ogg,rm,wav,webm,wtv,yuv4mpegpipe"
 )
-"""Formats that are opened. Excluded are playlists, which lead to other files and to the network, and text
-that FFmpeg renders as video."""
+"""FFmpeg's names of the formats that are opened. Excluded are playlists, which refer to other files and to
+the network, and text, which FFmpeg renders as video."""
 
 
 def open_video(path: Path) -> InputContainer:
@@ -93,18 +93,18 @@ def select_video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def start_time_of(stream: VideoStream) -> Fraction:
-    """Return the time of the first frame in the file's own time, seconds."""
+    """Return the timestamp of the stream's first frame in seconds."""
     return (stream.start_time or 0) * (stream.time_base or Fraction(0))
 
 
 def duration_of(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Return the duration in seconds that the file states; None if it states none."""
+    """Return the duration in seconds as stated by the file; None if it states none."""
     if container.format.name == "avi" and stream.frames and stream.average_rate:
-        # the duration of an AVI without its index covers only what is left of the file
+        # for a truncated AVI, FFmpeg's duration covers only the part that is left
         return stream.frames / stream.average_rate
     if stream.duration is not None and stream.time_base is not None:
         return stream.duration * stream.time_base
-    with suppress(ValueError):  # Matroska's tag is the end time, as 00:00:02.000000000
+    with suppress(ValueError):  # Matroska's tag is the end time, written as 00:00:02.000000000
         hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds) - start_time_of(stream)
     # the container's duration is that of its longest stream, which need not be the video

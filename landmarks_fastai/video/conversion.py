@@ -16,17 +16,17 @@ BT709, UNSPECIFIED, BT601 = 1, 2, 5
 """Color matrices, by their numbers in ITU-T H.273."""
 
 MPEG_RANGE = 1
-"""Luma from 16 to 235."""
+"""FFmpeg's number of the limited color range: luma from 16 to 235."""
 
 HD_HEIGHT = 720
 """Height in pixels from which players assume BT.709."""
 
 MAX_ASPECT = 4
-"""Pixel aspect ratios beyond 1/4 and 4 are errors of the file and are ignored."""
+"""Pixel aspect ratios outside 1/4 to 4 are ignored as errors of the file."""
 
 
 def color_matrix(height: int) -> int:
-    """Return the color matrix that players assume for a video of this height if it names none."""
+    """Return the color matrix that players assume for a video of this height that does not specify one."""
     return BT709 if height >= HD_HEIGHT else BT601
 
 
@@ -36,7 +36,7 @@ class FrameToRGB:
     Parameters
     ----------
     frame
-        A decoded frame of the stream; its display matrix holds for all of them.
+        A decoded frame of the stream; its display matrix applies to all frames.
     aspect
         Width of a pixel divided by its height; None if the stream does not state it.
 
@@ -70,7 +70,7 @@ class FrameToRGB:
 
 
 class RGBToYUV:
-    """Converts RGB frames to the yuv420p that every player decodes, in the color matrix of their height."""
+    """Converts RGB frames to yuv420p, which every player decodes, with the color matrix for their height."""
 
     def __init__(self) -> None:
         from av.video.reformatter import VideoReformatter
@@ -91,7 +91,7 @@ class RGBToYUV:
 def rgb_frame(image: NDArray[np.uint8]) -> av.VideoFrame:
     """Return a frame with a copy of an (H, W, 3) uint8 RGB image.
 
-    yuv420p needs an even width and height: an odd one grows by a repeated column or row.
+    yuv420p needs an even width and height: an odd one is padded by repeating the last column or row.
     """
     import av
 
@@ -102,7 +102,7 @@ def rgb_frame(image: NDArray[np.uint8]) -> av.VideoFrame:
 
 
 def _square_pixel_size(frame: av.VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
-    """Return the width and height that make pixels square; neither is smaller than stored."""
+    """Return the width and height that make pixels square; neither is smaller than the stored one."""
     if aspect is None or not Fraction(1, MAX_ASPECT) <= aspect <= MAX_ASPECT:
         return frame.width, frame.height
     return round(frame.width * max(aspect, Fraction(1))), round(frame.height / min(aspect, Fraction(1)))
@@ -115,7 +115,7 @@ def _display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
 
 
 def _orient(image: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
-    """Rotate by a multiple of 90 degrees and mirror, as close to the matrix as possible."""
+    """Rotate by a multiple of 90 degrees and mirror, as close to the display matrix as possible."""
     if matrix is None:
         return image
     if abs(matrix[0, 1]) > abs(matrix[0, 0]):

@@ -22,7 +22,7 @@ from landmarks_fastai.video.timing import DEFAULT_RATE, TIME_BASE, average_rate,
 
 TIMES_FILE = "times.csv"
 COLUMNS = ("name", "seconds")
-REMEDY = f"correct or delete {TIMES_FILE}, or give --fps"
+REMEDY = f"correct or delete {TIMES_FILE}, or use --fps"
 
 FRAME_NAME = re.compile(r"frame_\d{6,}\.png")
 """Names of the files that `FrameFolderWriter` writes."""

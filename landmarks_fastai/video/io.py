@@ -1,4 +1,4 @@
-"""`read_video` and `write_video`: the frames of a video with their times, in one call."""
+"""`read_video` and `write_video`: reading and writing the frames of a video with their times in one call."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_video(
     Returns
     -------
     VideoReader | FrameFolderReader
-        A context manager that yields upright RGB frames one by one; see there for its attributes.
+        A context manager that yields upright RGB frames one by one; see its class for the attributes.
 
     Raises
     ------
@@ -51,7 +51,9 @@ def read_video(
     if not Path(path).is_dir():
         return VideoReader(path, start=start, end=end, fps=fps)
     if start or end is not None:
-        raise UserError(f"{path}: --start and --end cut a video; leave them out for a folder of frames")
+        raise UserError(
+            f"{path}: --start and --end select a part of a video; remove them for a folder of frames"
+        )
     return FrameFolderReader(path, fps=fps)
 
 
@@ -69,7 +71,7 @@ def write_video(
     path
         The file: .mp4, .mov or .mkv.
     frames
-        What `read_video` returns, or any frames with increasing times; the first one is shown at 0.
+        What `read_video` returns, or any frames with increasing times; the first one is shown at time 0.
     fps
         Frames per second, evenly spaced. None: the frames keep their times.
     audio_from

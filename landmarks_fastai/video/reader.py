@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     DecodedFrames = Iterator[tuple[Fraction, av.VideoFrame]]
 
 SEEK_MARGINS = (0, 15)
-"""Seconds before `start` to which the reader seeks, one after the other. An index may point past the key
+"""Seconds before `start` to which the reader tries to seek, in this order. An index may point past the key
 frame that is needed; there is nearly always another one in the 15 seconds before."""
 
 
@@ -82,13 +82,13 @@ class VideoReader:
     start, end
         The span in seconds, as fractions.
     duration
-        Duration of the source in seconds; None if it does not state it.
+        Duration of the source in seconds; None if the source does not state it.
     expected
         Approximate number of frames that will be read; None if the source does not state its duration.
     decoded
         Number of frames decoded so far, including those before `start`.
     damage
-        None, or, after the last frame, where and why frames are missing.
+        Where and why frames are missing, set after the last frame; None if the source is intact.
 
     Raises
     ------
@@ -165,14 +165,14 @@ class VideoReader:
         return max(1, ceil((end - self.start) * self.rate))
 
     def _decode_first(self) -> DecodedFrames:
-        """Decode the first frame, which carries the display matrix and proves that there are frames."""
+        """Decode the first frame, to get the display matrix and to check that the span has frames."""
         decoded = self._decode_from_start()
         frames = self._trim(decoded) if self._fps is None else self._resample(decoded, self._fps)
         first = next(frames, None)
         if first is None:
             raise UserError(f"{self.path}: {self._explain_no_frames()}")
         if self.start > 0:
-            self._decode_errors.clear()  # after a seek, the first packets may well fail
+            self._decode_errors.clear()  # decoding errors right after a seek are normal
         self._to_rgb = FrameToRGB(first[1], self._stream.sample_aspect_ratio)
         self.size = self._to_rgb.size
         return chain([first], frames)
@@ -181,14 +181,14 @@ class VideoReader:
         """Return why there is no frame in the span."""
         if self._decoded_until == 0:
             if not self._decode_errors:
-                return "has 0 frames"
+                return "contains no frames"
             return f"no frame can be decoded ({self._decode_errors[0]}); get a complete copy"
         length = float(self._decoded_until if self.duration is None else self.duration)
         until = "or later" if self.end is None else f"and before --end {float(self.end):g}"
         return f"there is no frame at --start {float(self.start):g} {until}; the video is {length:.2f} s long"
 
     def _decode_from_start(self) -> DecodedFrames:
-        """Decode from a key frame that is not later than `start`, if the file has a way to seek there."""
+        """Decode from a key frame not later than `start`, or from the beginning if the file cannot seek."""
         import av
 
         if self.start == 0:
@@ -236,7 +236,7 @@ class VideoReader:
         self._decode_errors.append(f"{ffmpeg_reason(error)} at {float(self._decoded_until):.2f} s")
 
     def _frame_time(self, frame: av.VideoFrame, previous: Fraction | None) -> Fraction:
-        """Return the time of a frame; without an increasing timestamp it follows the previous frame."""
+        """Return the time of a frame; without an increasing timestamp, it follows the previous one."""
         stamp = frame.dts if frame.pts is None else frame.pts
         time = None if stamp is None else stamp * self._stream_time_base - self._stream_start
         if previous is None:
@@ -244,7 +244,7 @@ class VideoReader:
         return previous + self._frame_duration if time is None or time <= previous else time
 
     def _describe_damage(self) -> str | None:
-        """Return what is missing at the end of the source."""
+        """Return where and why frames are missing after the source was decoded; None if it is intact."""
         end, duration = self._decoded_until, self.duration or Fraction(0)
         # the durations in the headers of intact files are off by a frame or two as well
         if duration - end > max(4 * self._frame_duration, Fraction(1, 5)):

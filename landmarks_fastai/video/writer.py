@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-"""FFmpeg's name of the container, by suffix."""
+"""FFmpeg's names of the containers, by suffix."""
 
 COPIED_AUDIO = {
     ".mp4": frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"}),
@@ -47,10 +47,10 @@ MAX_QUEUED = 4
 class VideoWriter:
     """Writes an H.264 video that browsers and phones play, with the audio of a source.
 
-    An odd width or height grows by a repeated column or row of pixels. The file is written under a temporary
-    name and gets its own name at the end of the with block, also if an exception such as KeyboardInterrupt
-    ends the block: what was written until then can be played. If no frame was written, no file is left and
-    an existing one is kept.
+    An odd width or height is padded by repeating the last column or row. The file is written under a
+    temporary name and renamed at the end of the with block, even if an exception such as KeyboardInterrupt
+    ends the block: the frames written so far can be played. If no frame was written, no file is left and an
+    existing one is kept.
 
     Parameters
     ----------
@@ -63,11 +63,11 @@ class VideoWriter:
     time_base
         Unit of times in seconds: times are rounded to multiples of it (and to milliseconds in an .mkv).
     audio_from
-        File whose audio is added, if it has any: copied if players support its codec in this container, else
+        File whose audio, if any, is added: copied if players support its codec in this container, else
         encoded as AAC.
     start, end
-        Span of the audio in seconds from the beginning of the video in `audio_from`; what is at `start` is
-        heard with the frame at time 0.
+        Span of the audio in seconds from the beginning of the video in `audio_from`; `start` becomes time 0
+        of the new video. None: to the end of `audio_from`.
     trim_audio
         End the audio with the last frame.
 
@@ -155,7 +155,7 @@ class VideoWriter:
             self._wait_for_oldest()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Complete the file, whatever ended the block; leave nothing if there is no frame."""
+        """Complete the file, whatever ended the block; leave no file if there is no frame."""
         try:
             if self._last is not None:
                 end = (self._last + self._ticks_per_frame) * self._time_base
@@ -202,7 +202,7 @@ class VideoWriter:
             self.encoded += 1
 
     def _encode_rest(self, audio_end: Fraction | None) -> None:
-        """Write the frames that the encoder still holds, the rest of the audio, and the end of the file."""
+        """Write the frames that the encoder still buffers, the rest of the audio, and the end of the file."""
         with self._open_output() as output:
             output.mux(self._stream.encode(None))
             if self._audio is not None:
@@ -211,7 +211,7 @@ class VideoWriter:
 
     @contextmanager
     def _open_output(self) -> Iterator[OutputContainer]:
-        """Yield the output; after the first error, refuse."""
+        """Yield the output; raise a RunError after the first error."""
         if self._failed or self._output is None:
             raise RunError(f"{self.path}: cannot be completed because writing a frame failed")
         try:
@@ -245,7 +245,7 @@ class VideoWriter:
 
     @contextmanager
     def _report_errors(self) -> Iterator[None]:
-        """Turn errors of the file system and of FFmpeg into one line that names the file."""
+        """Turn errors of the file system and of FFmpeg into a UserError or RunError that names the file."""
         import av
 
         with report_write_errors(self.path):
@@ -258,12 +258,12 @@ class VideoWriter:
 
 
 def check_video_suffix(path: str | Path) -> None:
-    """Refuse a file name whose suffix is not one of `CONTAINERS`.
+    """Check that the suffix of a file name is one of `CONTAINERS`.
 
     Raises
     ------
     UserError
-        Names the suffixes that are supported.
+        If it is not; the message names the supported suffixes.
     """
     if Path(path).suffix.lower() not in CONTAINERS:
         *most, last = CONTAINERS
@@ -275,7 +275,7 @@ def check_video_suffix(path: str | Path) -> None:
 def _add_h264(
     output: OutputContainer, size: tuple[int, int], rate: Fraction, time_base: Fraction
 ) -> VideoStream:
-    """Add the video stream, tagged with its colors."""
+    """Add the video stream, tagged with color matrix and range."""
     stream = output.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "20"})
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"

@@ -20,7 +20,7 @@ Image8 = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 SLAB = 64
-"""Rows painted at a time along a stroke."""
+"""Number of rows that are painted at a time along a stroke."""
 
 
 def to_rgb(image: Image8) -> Image8:
@@ -49,24 +49,24 @@ def draw_stroke(
     opacity: float = 1.0,
     inner: float = 0.0,
 ) -> None:
-    """Paint the pixels within `radius`, but not within `inner`, of a segment, in place.
+    """Paint the pixels within `radius` of a segment, but not within `inner`, in place.
 
-    A dot if both ends are equal, a ring if it has an inner radius. The coverage of a pixel is the distance of
-    its center inside the edge: antialiased and exact to a fraction of a pixel. Long segments are painted in
-    slabs, so that only their surroundings are touched.
+    The stroke is a dot if both ends are equal, and a ring if it also has an inner radius. Edges are
+    antialiased: the coverage of a pixel is the signed distance of its center inside the edge plus 0.5,
+    clipped to [0, 1]. Long segments are painted in slabs, so that only the pixels near them are touched.
 
     Parameters
     ----------
     canvas
         (H, W, 3) uint8 RGB.
     start, end
-        (2,) x, y in pixels; nothing is drawn if one is NaN.
+        (2,) x, y in pixels; nothing is drawn if a coordinate is NaN.
     radius, inner
         Pixels.
     color
         "#RRGGBB".
     opacity
-        From 0 to 1.
+        From 0 (invisible) to 1.
     """
     if not (np.isfinite(start).all() and np.isfinite(end).all()):
         return
@@ -103,7 +103,7 @@ def draw_stroke(
 
 @lru_cache(maxsize=8)
 def _font(size: int) -> FreeTypeFont:
-    """Return the font that matplotlib uses, so that text in images and plots is the same."""
+    """Return the font that matplotlib uses, so that text looks the same in images and plots."""
     import matplotlib
     from PIL import ImageFont
 
@@ -111,7 +111,7 @@ def _font(size: int) -> FreeTypeFont:
 
 
 def text_size(text: str, size: int) -> tuple[int, int]:
-    """Return width and height of a line of text in pixels; the height is the same for every text."""
+    """Return the width and height of a line of text in pixels; the height depends on `size` only."""
     ascent, descent = _font(size).getmetrics()
     return math.ceil(_font(size).getlength(text)), ascent + descent
 
@@ -126,7 +126,7 @@ def draw_text(
     canvas
         (H, W, 3) uint8 RGB.
     left, top
-        Corner of the text's box, pixels.
+        Top-left corner of the text's box, pixels.
     text
         The text.
     size

@@ -36,7 +36,7 @@ def style_axes(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def legend_below(figure: Figure, columns: int) -> None:
-    """Add the legend below the axes, where it cannot cover a curve."""
+    """Add the legend in `columns` columns below the axes, where it cannot cover a curve."""
     figure.legend(
         loc="outside lower center",
         frameon=False,

@@ -33,21 +33,21 @@ def draw_landmarks(
 ) -> Image8:
     """Draw the landmarks of all faces on a copy of an image.
 
-    Filled dots are landmarks, with one color each for the subject's left, the right and the middle; landmarks
-    with low confidence are hollow. Rings are labels, each connected to its prediction. Sizes follow the size
-    of the face, so that it looks alike in 96 and in 4,000 pixels. All strokes are antialiased and exact to a
-    fraction of a pixel: a dot at (x, y) is centered on the center of pixel (x, y).
+    Landmarks are filled dots, in one color each for the subject's left, the subject's right and the middle;
+    dots with low confidence are hollow. Labels are rings, each connected to its prediction. Dots and lines
+    scale with the face, so that drawings of 96 and of 4,000 pixels look alike. All strokes are antialiased
+    and exact to a fraction of a pixel: a dot at (x, y) is centered on the center of pixel (x, y).
 
     Parameters
     ----------
     image
         (H, W), (H, W, 1) or (H, W, 3) uint8, gray or RGB.
     landmarks
-        Of N faces, in pixels of `image`; NaN points are not drawn.
+        N faces, in pixels of `image`; NaN points are not drawn.
     truth
         Labels of the same N faces.
     names
-        Write the name of each landmark next to it; names for which there is no space are left out.
+        Draw the name of each landmark next to it; names for which there is no space are omitted.
     skeleton
         Draw the skeleton of the schema.
     labels
@@ -76,7 +76,7 @@ def draw_landmarks(
 
 
 def number_faces(landmarks: Landmarks) -> list[str] | None:
-    """Return labels for the faces of an image: their track IDs or indices; None for a single face."""
+    """Return a label for each face of an image: its track ID or index; None for fewer than two faces."""
     if len(landmarks) < 2:
         return None
     return [str(number) for number in landmarks.track_ids or range(len(landmarks))]
@@ -145,7 +145,7 @@ def _draw_truth(
 def landmark_colors(schema: LandmarkSchema) -> list[str]:
     """Return the color of each landmark: by side, or all alike if the schema has no flip pairs."""
     colors = [STYLE.middle] * len(schema)
-    # a pair is (left, right), unless the eyes, whose order is known, show that it is the other way round
+    # flip pairs are (left, right), unless the eyes, whose order is known, show that they are (right, left)
     right_eye = schema.eyes[1] if schema.eyes else ()
     sides = (STYLE.left, STYLE.right)
     if any(first in right_eye for first, _ in schema.flip_pairs):
@@ -157,7 +157,7 @@ def landmark_colors(schema: LandmarkSchema) -> list[str]:
 
 
 def _face_size(points: Floats, canvas: Image8) -> float:
-    """Return the side of a square with the diagonal of the landmarks' box, which all sizes scale with."""
+    """Return the side of a square with the diagonal of the landmarks' box, in pixels; sizes scale with it."""
     height, width = canvas.shape[:2]
     inside = np.clip(points[np.isfinite(points).all(axis=1)], 0, (width - 1, height - 1))
     size = float(np.hypot(*np.ptp(inside, axis=0))) / math.sqrt(2) if len(inside) else 0.0
@@ -167,7 +167,7 @@ def _face_size(points: Floats, canvas: Image8) -> float:
 def _draw_names(
     canvas: Image8, points: Floats, true_points: Floats, schema: LandmarkSchema, radius: float
 ) -> None:
-    """Write the name of each landmark in the nearest free space, away from the center of the face."""
+    """Draw the name of each landmark in the nearest free space, away from the center of the face."""
     size = round(min(max(9.0, 0.045 * _face_size(points, canvas)), 64.0))
     colors = landmark_colors(schema)
     known: list[int] = np.flatnonzero(np.isfinite(points).all(axis=1)).tolist()
@@ -194,7 +194,7 @@ def _draw_names(
 
 
 def _draw_label(canvas: Image8, points: Floats, label: str, radius: float) -> None:
-    """Write a text above the center of the landmarks, or below them if there is no space above."""
+    """Draw a text centered above the landmarks, or below them if there is no space above."""
     known = points[np.isfinite(points).all(axis=1)]
     if not len(known):
         return
@@ -211,7 +211,7 @@ def _draw_label(canvas: Image8, points: Floats, label: str, radius: float) -> No
 def _label_boxes(
     point: Floats, outward: Floats, extent: tuple[int, int], nearest: float, step: float
 ) -> Iterator[tuple[Box, Floats]]:
-    """Yield candidate boxes of a text around a point, nearest first, with the side that faces the point."""
+    """Yield candidate boxes of a text around a point, nearest first, each with its place nearest to it."""
     width, height = extent
     angles = np.deg2rad(np.arange(0, 360, 30))
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 DASHED = (0, (4, 3))
-"""Line style of references: matplotlib's offset and lengths of dash and gap."""
+"""Line style of reference lines: matplotlib's offset and lengths of dash and gap."""
 
 MAX_MARKED = 12
-"""Curves with fewer values than this have markers."""
+"""Curves with fewer values than this are drawn with markers."""
 
 MAX_LARGE_ROWS = 30
 """A plot with more landmarks than this has smaller rows."""
 
 DECIMATED_STEPS = 4000
-"""Number of intervals to which a long curve is reduced."""
+"""A long curve is divided into at least this many intervals, of which two steps each are plotted."""
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ DECIMATED_STEPS = 4000
 
 @dataclass(frozen=True)
 class _Panel:
-    """A panel of `plot_history`: title, y label, label of each column, and a factor of the values."""
+    """A panel of `plot_history`: title, y label, label of each column, and factor of the values."""
 
     title: str
     unit: str
@@ -69,8 +69,8 @@ def plot_history(history: DataFrame) -> Figure:
     ----------
     history
         One row for each epoch: ``epoch``, ``train_loss``, ``valid_loss``, ``rmse`` (pixels), ``nme``
-        (fraction) and optionally ``lr``. NaN where a value was not measured; a column that is missing or all
-        NaN has no panel.
+        (fraction) and optionally ``lr``. NaN where a value was not measured. A panel whose columns are all
+        missing or NaN is omitted.
 
     Returns
     -------
@@ -135,14 +135,14 @@ def _draw_panel(
 
 
 def plot_schedule(lrs: ArrayLike, momenta: ArrayLike | None = None) -> Figure:
-    """Plot a learning rate schedule step by step.
+    """Plot the learning rate of each step of a schedule.
 
     Parameters
     ----------
     lrs
         (steps,) learning rates.
     momenta
-        (steps,) momenta, if the schedule changes them.
+        (steps,) momenta; None if the schedule does not change them.
 
     Returns
     -------
@@ -185,7 +185,7 @@ def plot_lr_finder(lrs: ArrayLike, losses: ArrayLike, suggestion: float | None =
     Returns
     -------
     Figure
-        With a logarithmic x axis; the part where the loss diverges is cut off.
+        Loss over learning rate with a logarithmic x axis; the part where the loss diverges is cut off.
 
     Raises
     ------
@@ -283,12 +283,12 @@ def plot_landmark_errors(scores: Sequence[LandmarkScores]) -> Figure:
     Parameters
     ----------
     scores
-        `Report.landmarks`, in the order of the rows. A landmark that is labeled in no face has no bar.
+        `Report.landmarks`. A landmark that is labeled in no face has no bar.
 
     Returns
     -------
     Figure
-        One row for each landmark, with the number of faces in which it is labeled.
+        One row for each landmark, in the given order, with the number of faces in which it is labeled.
 
     Raises
     ------
@@ -329,7 +329,7 @@ def plot_calibration(calibration: Calibration) -> Figure:
     Parameters
     ----------
     calibration
-        Each of its bins is a dot.
+        Each of its bins is plotted as a dot.
 
     Returns
     -------
@@ -399,11 +399,11 @@ def _log_scale_if_wide(axes: Axes) -> None:
 
 
 def _decimate(values: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Keep the lowest and the highest value of each interval of a curve with more steps than can be seen.
+    """Reduce a curve with more steps than can be seen to the lowest and highest value of each interval.
 
     Returns
     -------
-    tuple
+    tuple of NDArray
         The steps that are kept, and their values.
     """
     steps = np.arange(len(values))

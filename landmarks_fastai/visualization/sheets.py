@@ -25,7 +25,7 @@ def landmark_sheet(
     columns: int = 8,
     scale: int | None = None,
 ) -> Image8:
-    """Arrange images with their landmarks in rows, with captions and a legend below.
+    """Arrange images with their landmarks on a sheet, with captions and a legend.
 
     Parameters
     ----------
@@ -38,9 +38,10 @@ def landmark_sheet(
     titles
         N captions; one that is too long for its image is truncated with "…".
     columns
-        Images in a row.
+        Number of images per row.
     scale
-        Integer factor by which each image is enlarged. None: its longer side becomes `Style.cell` pixels.
+        Integer factor by which each image is enlarged. None: its longer side is resized to `Style.cell`
+        pixels.
 
     Returns
     -------
@@ -50,7 +51,8 @@ def landmark_sheet(
     Raises
     ------
     UserError
-        If there is no image, or the numbers of images, faces and titles do not agree.
+        If there is no image, the numbers of images, faces and titles do not agree, or `columns` or `scale` is
+        less than 1.
     """
     count = len(images)
     if not count:
@@ -80,7 +82,7 @@ def evaluation_sheet(
     *,
     columns: int = 4,
 ) -> Image8:
-    """Arrange some rows of an evaluated data set, with labels and predictions, each captioned with its NME.
+    """Draw labels and predictions of some rows of a data set, each captioned with its name and NME.
 
     Parameters
     ----------
@@ -91,9 +93,9 @@ def evaluation_sheet(
     nme
         (N,) NME of each row, as a fraction.
     rows
-        Which rows to show, in this order.
+        Indices of the rows to show, in this order.
     columns
-        Images in a row.
+        Number of images per row.
     """
     shown = dataset.subset(rows)
     errors = np.asarray(nme)[rows]
@@ -104,7 +106,7 @@ def evaluation_sheet(
 
 
 def _scaled(face: Landmarks, factor: Floats) -> Landmarks:
-    """Return one face in pixels of its enlarged image."""
+    """Return the landmarks of one face in pixels of its resized image; `factor` is (2,), along x and y."""
     points = (face.points.astype(np.float64) + 0.5) * factor - 0.5
     return Landmarks.from_points(points, face.schema)
 
@@ -128,7 +130,7 @@ def _arrange(cells: Sequence[Image8], titles: Sequence[str] | None, columns: int
 
 
 def _resize(image: Image8, scale: int | None) -> tuple[Image8, Floats]:
-    """Resize an image for a sheet, and return it with the factors along x and y."""
+    """Resize an image for a sheet, and return it with the exact factors along x and y."""
     from PIL import Image
 
     height, width = image.shape[:2]
@@ -139,7 +141,7 @@ def _resize(image: Image8, scale: int | None) -> tuple[Image8, Floats]:
 
 
 def _truncate(text: str, width: int, size: int) -> str:
-    """Return a caption as one line of at most `width` pixels, ending in an ellipsis if something was cut."""
+    """Return a caption as one line of at most `width` pixels, truncated with an ellipsis if necessary."""
     line = " ".join(text.split())
     if text_size(line, size)[0] <= width:
         return line

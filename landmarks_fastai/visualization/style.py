@@ -1,4 +1,4 @@
-"""Colors and sizes of everything that is drawn."""
+"""Colors and sizes of drawings and plots."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ class Style:
     Parameters
     ----------
     left, right, middle
-        Landmarks on the subject's left, on the right, and in between.
+        Landmarks on the subject's left, on the subject's right, and in the middle.
     truth, outline
-        Labels drawn next to predictions, and the dark border of dots and text.
+        Labels drawn with predictions; the dark outline of dots and text.
     series
         Curves of a plot, in order.
     ink, soft_ink, grid, paper
-        Text, secondary text and ticks, grid lines and background of plots and sheets.
+        Text, ticks and other secondary elements, grid lines, and the background of plots and sheets.
     line_width, title_size, text_size
-        Of plots, in typographic points.
+        Sizes in plots, points.
     dpi
         Resolution of plots.
     cell
         Longer side of the images of a sheet, pixels.
     gap, caption
-        Space between the images of a sheet and size of its captions, pixels.
+        Space between the images of a sheet and font size of its captions, pixels.
     """
 
     left: str = "#56B4E9"
@@ -52,5 +52,5 @@ STYLE = Style()
 
 
 def rgb(color: str) -> tuple[int, int, int]:
-    """Return the components of "#RRGGBB"."""
+    """Return the red, green and blue components of "#RRGGBB", from 0 to 255."""
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)

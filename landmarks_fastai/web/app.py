@@ -1,7 +1,7 @@
 """The server of the web page.
 
-It listens on 127.0.0.1 alone, the page loads nothing from other servers, and uploads and results are deleted
-when the server ends.
+It listens on 127.0.0.1 only, the page loads nothing from other servers, and uploads and results are deleted
+when the server stops.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PORT = 7860
 STYLE = Path(__file__).with_name("style.css")
 
 CONTENT_SECURITY_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
-"""Makes the browser refuse every request of gradio's scripts to another server."""
+"""Makes the browser block all requests of gradio's scripts to other servers."""
 
 
 def serve(
@@ -61,7 +61,7 @@ def serve(
     with listen(port) as listener, tempfile.TemporaryDirectory(prefix="landmarks-fastai-") as folder:
         server = build_server(service, Path(folder))
         address = f"http://{HOST}:{listener.getsockname()[1]}"
-        # the port is already open: a browser that connects before the server runs only waits
+        # the port is already open, so a browser that connects before the server runs simply waits
         print(f"{address}  (Ctrl-C to stop)", flush=True)
         if open_browser:
             webbrowser.open(address)
@@ -75,12 +75,12 @@ def serve(
 
 
 def listen(port: int) -> socket.socket:
-    """Return a socket that listens on a port of this machine and that other machines cannot reach.
+    """Return a socket that listens on a port of 127.0.0.1, which other machines cannot reach.
 
     Raises
     ------
     RunError
-        If the port is in use or not permitted.
+        If the port is in use, or listening on it is not permitted.
     """
     try:
         return socket.create_server((HOST, port))
@@ -136,7 +136,7 @@ def build_server(service: LandmarkService, folder: Path) -> Server:
         ).set(body_text_color_subdued="*neutral_500"),
         css=STYLE.read_text(encoding="utf-8"),
     )
-    # DNS rebinding: a foreign web site must not reach this page through a name that resolves to 127.0.0.1
+    # against DNS rebinding: another web site must not reach the page through a name for 127.0.0.1
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     return uvicorn.Server(
         uvicorn.Config(

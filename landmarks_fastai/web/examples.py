@@ -11,11 +11,11 @@ from landmarks_fastai.data.synthetic.faces import draw_synthetic_photo
 from landmarks_fastai.visualization.saving import save_png
 
 ASTRONAUT = Path(__file__).parents[2] / "docs" / "astronaut.jpg"
-"""Public domain; only in the repository, not in the installed package."""
+"""A photo in the public domain; in the repository, but not in the installed package."""
 
 
 def example_photos(folder: Path) -> list[Path]:
-    """Write the synthetic photos to a folder, and return the paths of all examples.
+    """Write synthetic photos to a folder, and return the paths of all example photos.
 
     There are two photos of one face and one of two faces. `ASTRONAUT` is the first example, if it exists.
     """
@@ -28,7 +28,7 @@ def example_photos(folder: Path) -> list[Path]:
 
 
 def example_video(folder: Path) -> Path:
-    """Write a video of two seconds in which the camera moves over a synthetic photo."""
+    """Write a video of two seconds in which the camera pans over a synthetic photo, and return its path."""
     from landmarks_fastai.video.writer import VideoWriter
 
     path, rate = folder / "synthetic.mp4", Fraction(25)

@@ -1,4 +1,4 @@
-"""The layout of the page and its reactions to the user."""
+"""The layout of the page and its event handlers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ KEEP_SECONDS = 3600
 """Seconds after which uploads and results are deleted while the server runs."""
 
 MAX_QUEUED = 16
-"""Maximum number of waiting requests; gradio answers more of them with "queue is full"."""
+"""Maximum number of waiting requests; gradio rejects further ones with "queue is full"."""
 
 QUEUE = "service"
-"""Requests of both tabs wait in one queue, since the service processes one at a time."""
+"""Name of the queue that both tabs share, because the service processes one request at a time."""
 
 HEADER = """
 <h1>landmarks-fastai</h1>
@@ -66,7 +66,7 @@ def build_page(service: LandmarkService, folder: Path) -> gr.Blocks:
 
 
 def _model_choice(service: LandmarkService) -> gr.Dropdown:
-    """Lay out the choice of the model, and below it the warning of the chosen model."""
+    """Lay out the list of models, and below it the warning about the selected model."""
     import gradio as gr
 
     model = gr.Dropdown(service.models, value=service.models[0], label="Model", elem_id="model")
@@ -82,7 +82,7 @@ def _model_choice(service: LandmarkService) -> gr.Dropdown:
 
 
 def _photo_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> None:
-    """Lay out the tab for photos; a new photo and another model start the prediction at once."""
+    """Lay out the tab for photos; choosing a photo or another model starts the prediction."""
     import gradio as gr
 
     with gr.Row():
@@ -94,7 +94,7 @@ def _photo_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> No
                 image_mode=None,
                 height=340,
                 buttons=[],
-                # a mirrored face would exchange the landmarks of the subject's left and right
+                # in a mirrored image, the subject's left and right would be exchanged
                 webcam_options=gr.WebcamOptions(mirror=False),
                 elem_id="photo",
             )
@@ -143,7 +143,7 @@ def _photo_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> No
 
 
 def _video_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> None:
-    """Lay out the tab for videos; they take longer, so a button starts the prediction."""
+    """Lay out the tab for videos; because they take longer, a button starts the prediction."""
     import gradio as gr
 
     with gr.Row():
@@ -210,7 +210,7 @@ def _video_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> No
 
 
 def _examples(target: gr.Image | gr.Video, paths: Sequence[Path]) -> None:
-    """Lay out examples that are loaded into `target` by a click."""
+    """Lay out examples; a click loads one into `target`."""
     import gradio as gr
 
     gr.Examples(
@@ -254,17 +254,17 @@ def _result_updates(
     """Return the new values of the components of a tab."""
     import gradio as gr
 
-    any_face = result.drawing is not None
+    has_face = result.drawing is not None
     return {
-        note: _note(result.message, "status" if any_face else "problem"),
-        results: gr.Column(visible=any_face),
+        note: _note(result.message, "status" if has_face else "problem"),
+        results: gr.Column(visible=has_face),
         drawing: result.drawing,
         **dict(zip(files, (result.drawing, result.csv, result.json), strict=True)),
     }
 
 
 def _model_note(service: LandmarkService, model: str) -> str:
-    """Return the warning of a model, or why it cannot be opened, as HTML; empty if there is none."""
+    """Return the warning about a model, or why it cannot be opened, as HTML; empty if there is neither."""
     try:
         warning = service.warning(model)
     except LandmarksError as error:
@@ -273,13 +273,13 @@ def _model_note(service: LandmarkService, model: str) -> str:
 
 
 def _note(text: str, kind: NoteKind = "status") -> str:
-    """Return a note as HTML; screen readers announce a problem at once."""
+    """Return a note as HTML; screen readers announce a problem immediately."""
     role = "alert" if kind == "problem" else "status"
     return f'<p class="note {kind}" role="{role}">{html.escape(text)}</p>'
 
 
 def _html_table(rows: Sequence[Sequence[str]]) -> str:
-    """Return the landmarks as an HTML table. Unlike gradio's own table it fits the width of a phone."""
+    """Return the landmarks as an HTML table, which, unlike gradio's own, fits the width of a phone."""
     head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
     # long names may wrap after underscores
     lines = ("".join(f"<td>{html.escape(cell).replace('_', '_<wbr>')}</td>" for cell in row) for row in rows)

@@ -1,4 +1,4 @@
-"""What the page can be asked for: the landmarks of a photo or a video, as a drawing and as files."""
+"""The service behind the page: landmarks of a photo or a video, as a drawing and as files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from landmarks_fastai.visualization.landmarks import draw_landmarks, number_face
 from landmarks_fastai.visualization.saving import save_png
 
 MEGABYTE = 2**20
-"""Bytes in a megabyte, as gradio counts them when it refuses a file."""
+"""Bytes in a megabyte, as gradio counts them in its limit of the file size."""
 
 COLUMNS = ("face", "landmark", "x", "y", "confidence")
 """Columns of `Result.rows`."""
@@ -48,7 +48,7 @@ SYNTHETIC_WARNING = (
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of what is accepted.
+    """Limits of the files that are accepted.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Result:
     Parameters
     ----------
     message
-        What was predicted, in one or more sentences.
+        Sentences for the user: what was predicted, or why nothing was.
     drawing, csv, json
         The drawing and the landmark files; None if no face was detected.
     rows
@@ -95,7 +95,7 @@ class LandmarkService:
     detector
         Name of the face detector; see `choose_detector`.
     limits
-        What is accepted.
+        Limits of the files that are accepted.
     """
 
     def __init__(self, models: Sequence[Path], detector: str = AUTO, limits: Limits | None = None) -> None:
@@ -153,7 +153,7 @@ class LandmarkService:
             write_landmarks_json(json, results, predictor.schema)
         message = f"{path.name}: {format_count(len(landmarks), 'face')}, {width} × {height} px."
         if np.isnan(landmarks.confidence).all():
-            message += " This model was trained without confidence."
+            message += " This model does not estimate confidence."
         return Result(message, drawing, csv, json, list(_table_rows(landmarks)))
 
     def predict_video(self, path: Path, model: str, out: Path, progress: Progress | None = None) -> Result:
@@ -168,7 +168,7 @@ class LandmarkService:
         out
             Folder for the results.
         progress
-            Called with the frames done and the total.
+            Called with the number of frames done and expected.
 
         Raises
         ------
@@ -211,7 +211,7 @@ class LandmarkService:
         return Result(message, drawing, csv, json)
 
     def warning(self, model: str) -> str | None:
-        """Return what a user of a model should know before using it, or None.
+        """Return a warning about a model for its user, or None.
 
         Raises
         ------
@@ -249,13 +249,13 @@ class LandmarkService:
             return predictor, self._detectors[name]
 
     def _check_size(self, path: Path) -> None:
-        """Refuse a file that is too large."""
+        """Raise a UserError if a file is too large."""
         size, limit = path.stat().st_size / MEGABYTE, self.limits.megabytes
         if size > limit:
-            raise UserError(f"{path.name}: {size:.1f} MB, but the limit is {limit:g} MB; make it smaller")
+            raise UserError(f"{path.name}: {size:.1f} MB, but the limit is {limit:g} MB; reduce its size")
 
     def _check_duration(self, path: Path) -> Fraction | None:
-        """Refuse a video that is too long, and return its duration in seconds; None if it states none."""
+        """Raise a UserError if a video is too long; return its duration in seconds, None if unknown."""
         from landmarks_fastai.video.reader import VideoReader
 
         with VideoReader(path) as reader:
@@ -275,7 +275,7 @@ def _model_name(path: Path) -> str:
 
 
 def _table_rows(landmarks: Landmarks) -> Iterator[list[str]]:
-    """Yield the `COLUMNS` of each landmark, with as many decimals as can be seen."""
+    """Yield the `COLUMNS` of each landmark, rounded for display."""
     for index, face in enumerate(landmarks):
         for name, x, y, confidence in iter_landmarks(face):
             shown = "–" if confidence is None else f"{confidence:.2f}"

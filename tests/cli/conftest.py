@@ -1,9 +1,9 @@
 """Fixtures of the command line tests.
 
-workspace        current folder with the trained run runs/quick
+workspace        Path of the current folder, with the trained run runs/quick
 predictor        Predictor of that run
 training_data    LandmarkDataset that the run was trained on
-photo            (120, 200, 3) image with a face right of the center
+photo            (120, 200, 3) uint8 RGB image with a face right of the center
 kaggle_archive   Path of a small zip in Kaggle's layout
 fold_models      Path of a folder with two fold models that differ
 """
@@ -83,7 +83,7 @@ def kaggle_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fold_models(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write fold-1 and fold-2 with the trained model, its first layer disturbed by different noise."""
+    """Write fold-1 and fold-2 with the trained model and different noise added to its first layer."""
     folder = tmp_path_factory.mktemp("runs") / "folds"
     model = open_model(trained_workspace / "runs" / "quick")
     assert model.network is not None
@@ -106,5 +106,5 @@ def zip_bytes(files: dict[str, bytes]) -> bytes:
 
 
 def gray_text(image: NDArray[np.uint8]) -> str:
-    """Return the pixels as Kaggle writes them."""
+    """Return the pixels as text in Kaggle's format."""
     return " ".join(map(str, image.ravel().tolist()))

@@ -1,4 +1,4 @@
-"""Bad input on the command line: each error is one line that says what is wrong and wfolder."""
+"""Bad input on the command line: each error is one line that says what is wrong and where."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_pretrained_weights_without_network(
         raise urllib.error.URLError("Network is unreachable")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
-    parts = ("model.pretrained", "resnet18", "connect to a network", "--set model.pretrained=false")
+    parts = ("model.pretrained", "resnet18", "connect to the internet", "--set model.pretrained=false")
     expect_error("train", *TINY, "--set", "model.pretrained=true", parts=parts, code=1)
 
 

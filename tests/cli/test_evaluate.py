@@ -35,7 +35,7 @@ def test_evaluate_uses_validation_rows(
     assert "evaluating the 12 rows that the model was not trained on" in printed
     assert "left_eye_center" in printed
     assert "within 2.4 px of its label" in printed
-    assert " of 180 landmarks are; expected calibration error " in printed
+    assert " of 180 landmarks; expected calibration error " in printed
     assert "rank correlation of confidence and accuracy" in printed
     names = ["calibration.png", "ced.png", "faces.csv", "landmark_errors.png", "metrics.json", "worst.png"]
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == names

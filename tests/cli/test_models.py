@@ -19,7 +19,7 @@ WARNING = (
 
 
 def write_run(folder: Path, trained_workspace: Path, source: str, age: int) -> None:
-    """Write a run folder with the trained model, as if it was trained on `source` that long ago."""
+    """Write a run folder with the trained model, as if trained on `source`, `age` seconds old."""
     folder.mkdir(parents=True)
     trained = trained_workspace / "runs" / "quick"
     for name in ("run.json", "config.yaml"):

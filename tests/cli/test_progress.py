@@ -1,4 +1,4 @@
-"""Progress of operations on the command line: without a terminal, plain lines and no bars."""
+"""Progress on the command line: plain lines and no bars without a terminal."""
 
 from __future__ import annotations
 

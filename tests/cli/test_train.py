@@ -20,7 +20,7 @@ from landmarks_fastai.training.cross_validation import CrossValidationResult
 
 @dataclass
 class RecordedCalls:
-    """Replaces `commands.train.train` and `resume`: keeps their arguments.
+    """Replaces `commands.train.train` and `resume`, and records their arguments.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class RecordedCalls:
     resumed
         Folder of each call of `resume`.
     result
-        What both return; None: they raise.
+        What both return; if None, they raise a UserError.
     """
 
     trained: list[tuple[TrainConfig, Path, bool]] = field(default_factory=list)
@@ -54,7 +54,7 @@ class RecordedCalls:
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordedCalls:
-    """Record what would be trained, in an empty folder."""
+    """Change to an empty folder, and record calls instead of training."""
     monkeypatch.chdir(tmp_path)
     recorded = RecordedCalls()
     monkeypatch.setattr("landmarks_fastai.commands.train.train", recorded.train)
@@ -131,7 +131,7 @@ def test_train_names_run_folder_after_config(calls: RecordedCalls, tmp_path: Pat
     assert folders == ["runs/quick-3", "runs/mine", "runs/default"]
 
 
-def test_find_lr_prints_suggestion_and_keeps_folder_free(
+def test_find_lr_prints_suggestion_and_does_not_use_run_folder(
     calls: RecordedCalls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def find_lr(config: TrainConfig, folder: Path, *, progress: object) -> tuple[float, Path]:

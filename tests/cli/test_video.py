@@ -28,7 +28,7 @@ from landmarks_fastai.cli.models import SYNTHETIC_WARNING
         ),
     ],
 )
-def test_video_refuses_sources(
+def test_video_with_invalid_source_is_refused(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

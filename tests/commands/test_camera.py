@@ -1,4 +1,4 @@
-"""Frames of cameras and recordings: which come, and when."""
+"""Frames of cameras and recordings: which are yielded, and when."""
 
 from __future__ import annotations
 

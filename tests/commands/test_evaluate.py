@@ -1,4 +1,4 @@
-"""The evaluation command: the rows that are new to a model, or to all of several models."""
+"""The evaluation command: which rows are evaluated, and what is returned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_run(
     seed: int = 0,
     limit: int | None = None,
 ) -> Path:
-    """Write the files of a run that describe its data."""
+    """Write the files of a run that describe its data, and return its folder."""
     folder.mkdir()
     data = {"sha256": dataset.digest, "rows": len(dataset), "split": {"valid": list(valid)}}
     (folder / "data.json").write_text(json.dumps(data))

@@ -131,7 +131,7 @@ def test_other_suffix_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def results() -> list[ImageResult]:
-    """Return an image with two faces, the first without known confidence, and one with none."""
+    """Return an image with two faces, the first partly without confidence, and an image without faces."""
     faces = Landmarks.concatenate([face(0, 0, math.nan), face(1, 100, 0.75)], PAIR)
     return [
         ImageResult(Path("a.png"), (320, 240), faces, Path("out/a_landmarks.png")),

@@ -17,7 +17,7 @@ from landmarks_fastai.utils.images import read_image
 
 ROOT = Path(__file__).parents[2]
 FACE_CENTER = (225.0, 120.0)
-"""Of the astronaut, in pixel edges."""
+"""Center of the astronaut's face in edge coordinates, pixels."""
 
 
 def most_confident(landmarks: Landmarks) -> int:

@@ -1,4 +1,4 @@
-"""The training command: which of one run and a cross-validation is started or resumed."""
+"""The training command: whether a single run or a cross-validation is started or resumed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from landmarks_fastai.errors import UserError
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
-    """Replace training by a record of the function that was called and its folder."""
+    """Replace training with a record of the functions that were called and their folders."""
     calls: list[tuple[str, Path]] = []
 
     def record(name: str) -> None:
@@ -37,7 +37,7 @@ def test_train_starts_cross_validation_only_with_folds_and_no_fold(
     assert started == [(name, tmp_path / "run") for name in ("train_run", "cross_validate", "train_run")]
 
 
-def test_resume_resumes_what_is_in_the_folder(started: list[tuple[str, Path]], tmp_path: Path) -> None:
+def test_resume_detects_run_or_cross_validation(started: list[tuple[str, Path]], tmp_path: Path) -> None:
     resume(str(tmp_path))
     (tmp_path / "folds.json").touch()
     resume(tmp_path)

@@ -40,7 +40,7 @@ VideoCommand = Callable[..., str]
 
 @pytest.fixture
 def video(trained_workspace: Path, capsys: pytest.CaptureFixture[str]) -> VideoCommand:
-    """Run the command with a small model on the centered crop; return its output, or its error message."""
+    """Return a function that runs the command on the center crop and returns its output or error message."""
     model = str(trained_workspace / "runs" / "quick")
 
     def command(*options: str | Path, code: int = 0, detector: str = "none") -> str:
@@ -48,7 +48,7 @@ def video(trained_workspace: Path, capsys: pytest.CaptureFixture[str]) -> VideoC
         capsys.readouterr()
         assert run(arguments) == code
         captured = capsys.readouterr()
-        # the model was trained on synthetic faces, of which the command warns
+        # the command warns that the model was trained on synthetic faces
         lines = [line for line in captured.err.splitlines() if not line.startswith("warning: ")]
         if code == 0:
             assert lines == []

@@ -52,7 +52,7 @@ def test_run_live_without_display_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_run_live_opencv_without_windows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     headless = SimpleNamespace(currentUIFramework=lambda: "", __spec__=ModuleSpec("cv2", None))
     monkeypatch.setitem(sys.modules, "cv2", headless)
-    with pytest.raises(UserError, match="built without windows"):
+    with pytest.raises(UserError, match="built without window support"):
         run_live("0", no_faces)
 
 

@@ -1,4 +1,4 @@
-"""Reading configs: built-in configs, precedence of overrides, error messages, YAML round trip."""
+"""Loading configs: built-in configs, precedence of overrides, error messages, YAML round trip."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ model: {head: soft-argmax}
 augment: standard
 training: {loss: l1, schedule: one_cycle}
 """
-"""A config that does not depend on the recommended values."""
+"""A config that does not depend on which alternatives are the defaults."""
 
 
 def write_config(folder: Path, text: str) -> str:
@@ -63,7 +63,7 @@ def option_groups(group: type[BaseModel]) -> Iterator[type[BaseModel]]:
 # --- built-in configs ----------------------------------------------------------------------------
 
 
-def test_config_names_are_built_in_and_load() -> None:
+def test_config_names_are_complete_and_loadable() -> None:
     assert config_names() == [
         "default",
         "original-resnet18",
@@ -80,7 +80,7 @@ def test_default_config_equals_option_defaults() -> None:
     assert load_config("default") == TrainConfig()
 
 
-def test_two_line_config_gets_recommended_values(tmp_path: Path) -> None:
+def test_short_config_gets_recommended_values(tmp_path: Path) -> None:
     config = load_config(write_config(tmp_path, "training:\n  epochs: 3\n"))
     assert config == TrainConfig(training=TrainingLoopConfig(epochs=3))
     assert config.model.head == SimCCConfig(width=64)
@@ -143,7 +143,7 @@ def test_load_config_new_name_discards_options_of_old_name(tmp_path: Path) -> No
     assert load_config(path, settings=["augment.name=original"]).augment == OriginalAugment()
     assert load_config(path, settings=["augment={name: none}"]).augment == NoAugment()
     assert load_config(path, settings=["model.head=linear"]).model.head == LinearConfig()
-    # the same name again keeps the options
+    # setting the same name keeps the options
     assert load_config(path, settings=["augment.name=standard"]).augment == StandardAugment(rotate=44, blur=1)
 
 
@@ -160,7 +160,7 @@ def test_load_config_parses_setting_values_as_yaml() -> None:
     assert load_config("quick", settings=["data.limit=null"]).data.limit is None
 
 
-def test_load_config_file_of_comments_gives_defaults(tmp_path: Path) -> None:
+def test_load_config_file_with_only_comments_gives_defaults(tmp_path: Path) -> None:
     assert load_config(write_config(tmp_path, "# no option is set\n")) == TrainConfig()
 
 
@@ -187,7 +187,7 @@ def test_load_config_file_of_comments_gives_defaults(tmp_path: Path) -> None:
         ("training.loss.width=1", "training.loss.width: no such key"),
         ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1 (got 0)"),
         ("training.epochs=many", "(got 'many')"),
-        ("data.source.name=x", "source is a value and has no key 'name'"),
+        ("data.source.name=x", "source is a single value and has no key 'name'"),
         (
             "training.schedule={name: cyclic, mode: triangular, gamma: 0.9}",
             "gamma has an effect in mode exp_range only, not in triangular",

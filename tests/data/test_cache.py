@@ -46,7 +46,7 @@ def test_load_or_parse_keeps_missing_labels_and_groups(tmp_path):
 
 
 def test_load_or_parse_replaces_damaged_file(tmp_path):
-    """Truncate the file at many positions, and flip a bit at many more: no exception, no wrong data."""
+    """Truncate the file and flip bits at many positions: there must be no exception and no wrong data."""
     dataset = DATASET.subset(np.array([1]))
     load_or_parse(tmp_path, "kaggle", ("a",), lambda: dataset)
     (path,) = (tmp_path / "parsed").glob("kaggle-*.npz")

@@ -38,7 +38,9 @@ def test_apply_corrections_changes_only_named_labels(tmp_path: Path) -> None:
     expected[0, NOSE] = np.nan
     expected[2, NOSE] = 40.5, -1
     np.testing.assert_array_equal(corrected.points, expected)
-    assert corrected.digest == DATASET.digest  # that of the original data; the changes are in `corrections`
+    assert (
+        corrected.digest == DATASET.digest
+    )  # of the original data; `corrections` has a digest of the changes
 
 
 def test_apply_corrections_ignores_rows_without_action_and_other_columns(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_load_dataset_applies_corrections_before_selecting_rows(tmp_path: Path, 
 
 
 def test_unseen_rows_of_other_corrections_raises(tmp_path: Path) -> None:
-    """Row 3 is a different face after other corrections, possibly one that the model was trained on."""
+    """With other corrections, row 3 is another face, on which the model may have been trained."""
     corrected = apply_corrections(DATASET, write_corrections(tmp_path, "synthetic face 0,,drop,,"))
     digests = {"sha256": corrected.digest, "corrections": corrected.corrections}
     data = {**digests, "rows": 4, "split": {"valid": [3]}}

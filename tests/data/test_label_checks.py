@@ -1,4 +1,4 @@
-"""Label checks find injected label errors and report few correct labels."""
+"""Label checks: they find injected label errors and report few correct labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def with_points(points):
     return dataclasses.replace(FACES, points=points.astype(np.float32))
 
 
-def test_find_label_issues_correct_labels_are_not_reported():
+def test_find_label_issues_rarely_reports_correct_labels():
     assert len(find_label_issues(FACES)) <= 6  # of 3,000 landmarks
 
 
@@ -67,7 +67,7 @@ def test_find_label_issues_moved_landmark_among_incomplete_rows_is_near_top(row,
 
 
 def test_find_label_issues_most_moved_mouth_landmarks_are_near_top():
-    rng = np.random.default_rng(3)  # not all: some moves look like an open mouth
+    rng = np.random.default_rng(3)  # most, because some moved landmarks look like an open mouth
     cases = [(int(rng.integers(200)), int(rng.choice([11, 12, 14])), rng.uniform(0, 6.28)) for _ in range(40)]
     ranks = [rank(move_landmark(*case), *case[:2]) for case in cases]
     assert sum(position is not None and position <= 2 for position in ranks) >= 32
@@ -103,7 +103,7 @@ def test_find_label_issues_ignores_common_rotation_and_scale():
 
 def test_find_label_issues_landmarks_on_same_pixel_are_reported():
     points = FACES.points.copy()
-    points[3, 10] = points[3, 13]  # the nose tip on the upper lip
+    points[3, 10] = points[3, 13]  # move the nose tip to the upper lip
     issues = [issue for issue in find_label_issues(with_points(points)) if "same pixel" in issue.reason]
     assert [issue.row for issue in issues] == [FACES.names[3]]
     assert "nose_tip and mouth_center_top_lip" in issues[0].reason

@@ -1,4 +1,4 @@
-"""Loading data sets: recognizing formats, refusing options without effect, caching, selecting rows."""
+"""Loading data sets: formats, options without effect, caching, selection of rows."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def custom(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Replace the download by that of a small local zip, with its own digests, and return the zip."""
+    """Make `download_kaggle` use a small local zip with its own digests, and return the path of the zip."""
     inner = {"training.zip": zipped(training__csv=training_csv()), "test.zip": zipped(test__csv=b"")}
     path = tmp_path / "served.zip"
     path.write_bytes(zipped(**{name.replace(".", "__"): content for name, content in inner.items()}))
@@ -111,7 +111,7 @@ def test_download_kaggle_wrong_member_raises_every_time(cache, server, monkeypat
 
 
 def test_kaggle_url_and_digests_are_those_of_the_original_files():
-    """Repeated here, because a typo would only show up in a download."""
+    """The values are repeated here, because a typo would cause an error only in a download."""
     assert kaggle.URL.endswith(
         "ko-redtruck/facial-landmark-detection/raw/main/facial-keypoints-detection.zip"
     )
@@ -123,7 +123,7 @@ def test_kaggle_url_and_digests_are_those_of_the_original_files():
 
 
 @pytest.mark.parametrize("kind", ["csv", "folder", "inner zip", "outer zip", "folder with the zip"])
-def test_load_dataset_reads_kaggle_files_however_packed(training, tmp_path, cache, kind):
+def test_load_dataset_reads_kaggle_files_in_any_packing(training, tmp_path, cache, kind):
     inner = zipped(training__csv=training.read_bytes())
     (tmp_path / "training.zip").write_bytes(inner)
     (tmp_path / "downloads").mkdir()
@@ -222,25 +222,27 @@ def test_load_dataset_option_without_effect_raises(training, custom, cache, opti
 
 
 def test_load_dataset_unknown_source_raises(cache, tmp_path, custom):
-    def refused(source: str | Path, message: str) -> None:
+    def assert_raises(source: str | Path, message: str) -> None:
         with pytest.raises(UserError, match=message) as error:
             load_dataset(source, cache=cache)
         assert "\n" not in str(error.value)
 
-    refused(
+    assert_raises(
         "sintetic",
         r"^sintetic: .* did you mean 'synthetic'\? a source is kaggle, synthetic, or a path",
     )
-    refused(tmp_path / "faces.zip", r"no such source or file; a source is ")
+    assert_raises(tmp_path / "faces.zip", r"no such source or file; a source is ")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", r"no data set in this folder; a source is ")
+    assert_raises(tmp_path / "empty", r"no data set in this folder; a source is ")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    refused(tmp_path / "other.csv", r"neither Kaggle's columns nor 'image'; a source is ")
+    assert_raises(tmp_path / "other.csv", r"neither Kaggle's columns nor 'image'; a source is ")
     (tmp_path / "empty.csv").write_text("")
-    refused(tmp_path / "empty.csv", r"empty\.csv: the file is empty; its first line must name the columns$")
-    refused(custom / "a.png", r"a\.png: not a CSV .*; a source is ")
+    assert_raises(
+        tmp_path / "empty.csv", r"empty\.csv: the file is empty; its first line must name the columns$"
+    )
+    assert_raises(custom / "a.png", r"a\.png: not a CSV .*; a source is ")
     (custom / "training.csv").write_bytes(b"")
-    refused(custom, r"contains data of several formats \(csv, kaggle\); name the file itself")
+    assert_raises(custom, r"contains data of several formats \(csv, kaggle\); name the file itself")
 
 
 # --- selecting rows ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Splits and folds: near-duplicates stay on one side, every row is used once, the seed decides."""
+"""Splits and folds: near-duplicates stay together, every row is used once, the seed determines the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FACES = draw_synthetic_faces(160, seed=21)
 
 
 def with_near_duplicates(dataset: LandmarkDataset, rng: np.random.Generator) -> LandmarkDataset:
-    """Append a copy of each face that is shifted by up to 3 px, brighter or darker, and noisy."""
+    """Append a copy of each face, shifted by up to 3 px, brighter or darker, and noisy."""
     images, points = [], []
     for image, face in zip(dataset.images, dataset.points, strict=True):
         dx, dy = rng.integers(-3, 4, 2)
@@ -63,7 +63,7 @@ def test_split_dataset_keeps_near_duplicates_on_one_side(seed, count):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_group_near_duplicates_with_missing_labels_groups_copies(seed):
-    """Use enough rows for the clustering of identities, and missing labels as in Kaggle's data."""
+    """There are enough rows to cluster identities, and labels are missing as in Kaggle's data."""
     dataset = with_near_duplicates(FACES, np.random.default_rng(seed))
     rng = np.random.default_rng(seed)
     points = dataset.points.copy()

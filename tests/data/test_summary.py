@@ -1,4 +1,4 @@
-"""Summaries of data sets: counts, and how they are printed."""
+"""Summaries of data sets: counts, label issues, and the printed table."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from landmarks_fastai.evaluation.calibration import (
 
 NAN = math.nan
 HALF = 2 / (0.476936 * math.sqrt(math.pi))
-"""Mean absolute error of a normal distribution whose probable error is 2."""
+"""Mean absolute error of a normal distribution of which half lies within ±2."""
 
 
 def sample_errors(error_factor: float = 1.0, n: int = 20_000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw pred, true and scales of (n, 5) landmarks with normal errors, `error_factor` times the scales."""
+    """Draw pred, true and scales of (n, 5) landmarks; normal errors of `error_factor` times the scales."""
     rng = np.random.default_rng(0)
     scales = np.exp(rng.uniform(np.log(0.4), np.log(5), (n, 5)))
     true = rng.uniform(0, 96, (n, 5, 2))

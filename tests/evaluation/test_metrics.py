@@ -1,4 +1,4 @@
-"""Metrics on hand-computed cases, and their properties on random ones."""
+"""Metrics: hand-computed values, and properties on random points."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_box_size_is_nan_for_few_landmarks_or_flat_box() -> None:
 
 def test_nme_is_mean_distance_divided_by_normalizer() -> None:
     # (11 / 3) / 10, 1 / 10, 0.4 / 10
-    by_eyes = nme(PRED, TRUE, inter_ocular_distance(TRUE, TRIANGLE))
-    np.testing.assert_allclose(by_eyes, [11 / 30, 0.1, 0.04])
+    normalized = nme(PRED, TRUE, inter_ocular_distance(TRUE, TRIANGLE))
+    np.testing.assert_allclose(normalized, [11 / 30, 0.1, 0.04])
     np.testing.assert_allclose(nme(PRED, TRUE, [2, NAN, 0]), [11 / 6, NAN, NAN])
     assert np.isnan(nme(PRED, np.full_like(TRUE, NAN), [1, 1, 1])).all()
 

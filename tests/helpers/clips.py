@@ -70,7 +70,7 @@ def write_clip(
     options: dict[str, str] | None = None,
     container: str | None = None,
 ) -> Path:
-    """Write a video; its audio is noise, as long as the frames at 25 per second.
+    """Write a video; its audio is noise of the duration of the frames at 25 per second.
 
     Parameters
     ----------
@@ -81,15 +81,15 @@ def write_clip(
     time_base
         Unit of `ticks` in seconds.
     ticks
-        Time of each frame; by default its index.
+        Time of each frame in units of `time_base`; by default its index.
     codec, audio_codec
-        FFmpeg's names of the encoders; no audio if None.
+        FFmpeg's names of the encoders; no audio if `audio_codec` is None.
     aspect
         Pixel aspect ratio.
     faststart
         Put the index of an MP4 first.
     options
-        Of the video encoder.
+        Options of the video encoder.
     container
         FFmpeg's name of the container; by default that of the suffix.
     """
@@ -124,7 +124,7 @@ def write_gray_clip(path: Path, count: int, **options: object) -> Path:
 
 
 def write_noise_clip(path: Path, faststart: bool = False) -> Path:
-    """Write 50 incompressible frames, so that damage at some fraction of the file is there in the video."""
+    """Write 50 incompressible frames, so that a fraction of the file is about that fraction of the video."""
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     codec = "mpeg4" if path.suffix == ".avi" else "libx264"
     frames = [np.roll(noise, index, 1) for index in range(50)]

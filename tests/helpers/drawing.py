@@ -19,7 +19,7 @@ GRAY = (128, 128, 128)
 
 
 def gray_image(height: int, width: int) -> NDArray[np.uint8]:
-    """Return a gray image; a pixel of it has the color `GRAY` in drawings."""
+    """Return an (H, W) gray image, whose pixels have the color `GRAY` in drawings."""
     return np.full((height, width), GRAY[0], np.uint8)
 
 

@@ -13,14 +13,14 @@ RGB = (200, 120, 40)
 
 
 class FakeCapture:
-    """Stand-in for cv2.VideoCapture: frames at the given times; their blue value counts them.
+    """Stand-in for cv2.VideoCapture with frames at the given times, counted by their blue value.
 
     Parameters
     ----------
     times
-        Of the frames, in seconds.
+        Times of the frames in seconds.
     recorded
-        Whether it is a file, which knows its number of frames.
+        Whether it is a file, which reports its number of frames, instead of a camera.
     fps
         Frame rate that it reports.
     size
@@ -63,7 +63,7 @@ class FakeOpenCV:
     Attributes
     ----------
     keys
-        Key that is pressed after a number of shown frames.
+        Maps a number of shown frames to the key that is then pressed.
     closed_at
         Number of shown frames after which the user closes the window.
     shown
@@ -71,7 +71,7 @@ class FakeOpenCV:
     windows
         Titles of the open windows.
     opened
-        Argument of VideoCapture.
+        Argument that VideoCapture was called with.
     size
         Width and height of the window.
     """

@@ -1,4 +1,4 @@
-"""Synthetic faces with injected label errors, and predictions of a model that is not affected by them."""
+"""Synthetic faces with injected label errors, and simulated predictions that the errors do not affect."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from landmarks_fastai.landmarks import Landmarks
 FACES = draw_synthetic_faces(120, seed=8)
 
 DIFFICULT = slice(100, 120)
-"""Rows with five times the error, which the predicted confidence reflects."""
+"""Rows with five times larger errors, which the predicted confidence reflects."""
 
 LANDMARK_OFFSET = (7.0, 8.0)
 SHIFT_OFFSET = (6.0, -5.0)
 
 
 def sample_predictions(dataset: LandmarkDataset, seed: int) -> OutOfFoldPredictions:
-    """Add Laplace errors with a scale of 1 pixel to the labels, 2 pixels for landmarks 10 to 14."""
+    """Return the labels plus Laplace errors with a scale of 1 pixel, 2 pixels for landmarks 10 to 14."""
     rng = np.random.default_rng(seed)
     scales = np.ones(dataset.points.shape[:2])
     scales[:, 10:] *= 2
@@ -41,7 +41,7 @@ def sample_predictions(dataset: LandmarkDataset, seed: int) -> OutOfFoldPredicti
 
 
 def without_confidence(predictions: OutOfFoldPredictions) -> OutOfFoldPredictions:
-    """Return the predictions as a model without confidence makes them."""
+    """Return the same predictions without confidence and scales."""
     landmarks = predictions.landmarks
     return replace(predictions, landmarks=Landmarks.from_points(landmarks.points, landmarks.schema))
 

@@ -1,4 +1,4 @@
-"""The reporter of training runs in tests: it records every call and may act on an epoch or a batch."""
+"""A reporter for training runs in tests, which records every call and can call functions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class RecordingReporter:
     summaries
         The `RunSummary` of each run that was started.
     notes
-        Texts.
+        Messages.
     batches
         Tuples (done, total, loss, lr).
     epochs
-        Rows of the history.
+        Rows of history.csv.
     """
 
     def __init__(

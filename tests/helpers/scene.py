@@ -1,4 +1,4 @@
-"""A known scene for trackers: a detector and a predictor that see which faces it shows in each frame."""
+"""A scene for tests of the tracker: its detector and predictor know which faces each frame shows."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Scene:
     faces
         Crops of the visible faces by name, those in front first.
     confidence
-        Confidence of landmarks of a face.
+        Confidence of the landmarks of a face.
     background_confidence
-        Confidence of landmarks where there is no face.
+        Confidence of the landmarks where there is no face.
     undetected
         Faces that are visible but not found by the detector.
     false_detections
@@ -88,7 +88,7 @@ class Scene:
 
 
 class ScenePredictor(Predictor):
-    """Predicts the landmarks of the face that is nearest to a crop, if it is visible in it."""
+    """Predicts the landmarks of the face nearest to a crop if it is visible there, else the mean shape."""
 
     def __init__(self, scene: Scene, header: ModelHeader = HEADER) -> None:
         super().__init__(header, lambda crops: ())
@@ -112,7 +112,7 @@ class ScenePredictor(Predictor):
 def landmarks_in_crops(
     points: NDArray[np.float32], scales: NDArray[np.float32], crops: Sequence[Crop]
 ) -> Landmarks:
-    """Return landmarks with the confidences that belong to their scales."""
+    """Return landmarks with the confidences that correspond to their scales."""
     sides = np.array([crop.side for crop in crops])
     confidence = confidence_from_scale(scales, sides[:, None]).astype(np.float32)
     return Landmarks(points, HEADER.landmark_schema, confidence, scales, tuple(crops))

@@ -1,4 +1,4 @@
-"""Points of three small faces for hand-computed metrics, and random points."""
+"""Points of three small faces for metrics computed by hand, and random points."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from landmarks_fastai.schema import KAGGLE15, LandmarkSchema
 from landmarks_fastai.utils.images import read_image
 
 PHOTO = Path(__file__).parents[2] / "docs" / "astronaut.jpg"
-FACE = np.array([155, 50, 295, 190])  # the README's box around the astronaut's face
+FACE = np.array([155, 50, 295, 190])  # around the astronaut's face
 NO_CACHE = Path("no/such/cache")
 
 

@@ -50,7 +50,7 @@ def test_filter_equals_formulas_of_paper_for_two_steps() -> None:
     first = np.array([[10.0, 20.0]])
     np.testing.assert_array_equal(one_euro(first, 0.0, size=50), first)
     second = one_euro(np.array([[13.0, 24.0]]), 0.1, size=50)
-    # 5 px in 0.1 s is a speed of one face size (50 px) a second, smoothed with alpha of 2 Hz
+    # 5 px in 0.1 s is a speed of one face size (50 px) per second, smoothed with the alpha of 2 Hz
     speed = 1.0 / (1 + 1 / (2 * math.pi * 2.0 * 0.1))
     alpha = 1 / (1 + 1 / (2 * math.pi * (1.0 + 0.5 * speed) * 0.1))
     np.testing.assert_allclose(second, [[10 + 3 * alpha, 20 + 4 * alpha]], rtol=1e-12)

@@ -41,7 +41,7 @@ def tracker(scene: Scene) -> Tracker:
 
 
 def path(start: Position, end: Position, count: int) -> list[Position]:
-    """Return positions at equal distances on a line."""
+    """Return `count` equally spaced positions on a line."""
     return [tuple(position) for position in np.linspace(start, end, count).tolist()]
 
 
@@ -88,7 +88,7 @@ def test_confident_face_survives_missed_detections(scene: Scene, tracker: Tracke
     frames = [{"a": (100, 100)}] * 30
     for undetected in ("", "a", "", "a"):
         scene.undetected = frozenset(undetected)
-        # two detections that miss it in a row, at most
+        # at most two detections in a row miss it
         assert track(scene, tracker, frames + frames[:20]) == [{"a": 0}] * 50
     assert scene.detection_frames == [0, 1, *range(26, 200, 25)]
 
@@ -103,7 +103,7 @@ def test_confident_track_that_is_never_detected_ends(scene: Scene, tracker: Trac
 def test_track_without_confidence_ends_at_first_missed_detection(scene: Scene, tracker: Tracker) -> None:
     scene.confidence = scene.background_confidence = float("nan")
     results = track(scene, tracker, [{"a": (100, 100)}] * 30 + [{}] * 30)
-    # without confidence, only the next detection shows that the face has left
+    # without confidence, only the next detection can show that the face has left
     assert results == [{"a": 0}] * 30 + [{"?": 0}] * 21 + [{}] * 9
     # if it was missed in a few frames only, the track continues
     scene.undetected = frozenset("a")
@@ -153,7 +153,7 @@ def test_false_detection_near_lost_face_does_not_keep_its_id(scene: Scene, track
 # --- track IDs -----------------------------------------------------------------------------------
 
 
-def test_lost_face_is_searched_in_every_frame_and_keeps_its_id(scene: Scene, tracker: Tracker) -> None:
+def test_lost_face_is_searched_for_in_every_frame_and_keeps_its_id(scene: Scene, tracker: Tracker) -> None:
     both, one = {"a": (80, 100), "b": (220, 100)}, {"a": (80, 100)}
     results = track(scene, tracker, [both] * 3 + [one] * 10 + [both] * 5)
     assert results == [{"a": 0, "b": 1}] * 3 + [{"a": 0}] * 10 + [{"a": 0, "b": 1}] * 5
@@ -165,7 +165,7 @@ def test_face_that_returns_late_has_new_id(scene: Scene, tracker: Tracker) -> No
     absent = int(REIDENTIFY_SECONDS * FPS) + 1
     results = track(scene, tracker, [both] * 3 + [one] * absent + [both] * 26)
     assert results[-1] == {"a": 0, "b": 2}
-    # after REIDENTIFY_SECONDS it is no longer searched in every frame
+    # after REIDENTIFY_SECONDS it is no longer searched for in every frame
     assert scene.detection_frames == [0, 1, *range(3, 2 + absent), 26 + absent, 27 + absent]
 
 

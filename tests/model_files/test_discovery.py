@@ -22,13 +22,13 @@ from landmarks_fastai.utils.files import write_json
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """Return a folder of runs that does not exist yet."""
+    """Return the path of a folder of runs that does not exist yet."""
     return tmp_path / "runs"
 
 
 @pytest.fixture
 def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Replace the released models by empty files."""
+    """Replace the released models with empty files, and return their paths."""
     folder = tmp_path / "models"
     folder.mkdir()
     for name in ("resnet34", "resnet18"):
@@ -55,16 +55,16 @@ def add_run(folder: Path, source: str = "kaggle", age: int = 0) -> Path:
     return path
 
 
-# --- naming a model ------------------------------------------------------------------------------
+# --- resolving paths -----------------------------------------------------------------------------
 
 
-def test_run_folder_names_its_model(model_path: Path, tmp_path: Path) -> None:
+def test_run_folder_resolves_to_its_model(model_path: Path, tmp_path: Path) -> None:
     assert resolve_model(model_path.parent) == model_path
     with pytest.raises(UserError, match=r"no model\.safetensors in this folder"):
         resolve_model(tmp_path)
 
 
-def test_released_model_is_named_without_suffix(released: list[Path]) -> None:
+def test_released_model_resolves_from_name_without_suffix(released: list[Path]) -> None:
     assert resolve_model("resnet34") == released[1]
     with pytest.raises(
         UserError, match=r"resnet50: no such model file; .* released model: resnet18, resnet34"
@@ -72,7 +72,7 @@ def test_released_model_is_named_without_suffix(released: list[Path]) -> None:
         resolve_model("resnet50")
 
 
-def test_folder_of_folds_names_all_of_them_in_order(runs: Path) -> None:
+def test_folder_of_folds_resolves_to_all_folds_in_order(runs: Path) -> None:
     second, tenth, first = (add_run(runs / "folds" / f"fold-{number}") for number in (2, 10, 1))
     single = add_run(runs / "single")
     (runs / "folds" / "fold-notes").mkdir()

@@ -151,7 +151,7 @@ def test_trusted_pickle_opens_if_it_has_a_header(
     loaders = Datasets([0], [[noop]]).dataloaders(bs=1)
     learner = Learner(loaders, network, loss_func=nn.L1Loss(), path=tmp_path)
     learner.export("foreign.pkl")
-    check_refused(tmp_path / "foreign.pkl", "another program", trust_pickle=True)
+    check_refused(tmp_path / "foreign.pkl", "not a landmarks-fastai learner", trust_pickle=True)
     learner.header = header.to_dict()
     learner.export("model.pkl")
     model = open_model(tmp_path / "model.pkl", trust_pickle=True)

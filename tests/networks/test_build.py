@@ -1,4 +1,4 @@
-"""Whole networks: inference builds the modules that training builds."""
+"""Complete networks: inference builds the same modules as training."""
 
 from __future__ import annotations
 

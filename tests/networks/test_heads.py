@@ -50,7 +50,7 @@ def test_soft_argmax_of_single_peak_is_center_of_its_cell() -> None:
     assert torch.equal(predicted, expected)  # powers of two: no rounding
 
 
-def test_soft_argmax_of_two_equal_peaks_is_their_middle() -> None:
+def test_soft_argmax_of_two_equal_peaks_is_their_midpoint() -> None:
     head = build_head({"name": "soft-argmax", "width": 8}, CHANNELS, 1)
     heatmaps = torch.full((1, 1, 16, 16), -1000.0)
     heatmaps[0, 0, 4, 2] = heatmaps[0, 0, 4, 10] = 5.0
@@ -138,8 +138,8 @@ def test_two_protocol_head_trains_both_and_predicts_the_first(name: str) -> None
         assert torch.equal(head(stages), head.head(stages)[:, :3])
 
 
-def test_build_head_names_unknown_head_and_option() -> None:
-    with pytest.raises(UserError, match=r"^there is no head 'linaer'; did you mean 'linear'\?$"):
+def test_build_head_with_unknown_head_or_option_raises() -> None:
+    with pytest.raises(UserError, match=r"^no such head 'linaer'; did you mean 'linear'\?$"):
         build_head({"name": "linaer"}, CHANNELS, 3)
     with pytest.raises(UserError, match=r"^head 'linear' cannot be built with \{'hidden': 3\}: "):
         build_head({"name": "linear", "hidden": 3}, CHANNELS, 3)

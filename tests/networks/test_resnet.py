@@ -17,7 +17,7 @@ def test_stage_channels_of_basic_and_bottleneck_blocks(arch: str, expected: tupl
         assert stage_channels(resnet_stages(get_resnet(arch)(weights=None))) == expected
 
 
-def test_get_resnet_suggests_name_of_known_architecture() -> None:
+def test_get_resnet_with_unknown_name_raises_with_suggestion() -> None:
     with pytest.raises(UserError, match="torchvision has no ResNet 'resnet19'; did you mean 'resnet1"):
         get_resnet("resnet19")
     with pytest.raises(UserError, match=r"torchvision has no ResNet 'vgg16'; known: .*resnet18"):

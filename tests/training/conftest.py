@@ -37,13 +37,13 @@ def _small_config(**training: object) -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def small_config() -> Callable[..., TrainConfig]:
-    """Return a function that builds the config of a run of seconds, with changed `training` options."""
+    """Return a function that builds the config of a run that takes seconds, with given `training` options."""
     return _small_config
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of an uninterrupted run of four epochs with the unchanged small config."""
+    """Return the folder of an uninterrupted run of four epochs with the small config."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     train_run(_small_config(), folder, cache=tmp_path_factory.getbasetemp() / "cache")
     return folder

@@ -1,4 +1,4 @@
-"""Augmentation: image and points move together, checked with blobs whose center of mass is their label."""
+"""Augmentation: images and points move alike, checked with blobs whose center of mass is their label."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def test_erase_covers_requested_area() -> None:
     torch.manual_seed(3)
     images = torch.full((300, 1, 100, 100), 2.0)  # noise is below 1
     out = erase(images, torch.full((300,), 0.05), torch.ones(300, dtype=torch.bool))
-    share = (out < 1.5).float().mean((1, 2, 3))
-    assert share.mean().item() == pytest.approx(0.05, rel=0.05)
-    assert (share > 0).all()
+    fraction = (out < 1.5).float().mean((1, 2, 3))
+    assert fraction.mean().item() == pytest.approx(0.05, rel=0.05)
+    assert (fraction > 0).all()
 
 
 def test_adjust_color_leaves_gray_pixels_unchanged() -> None:
@@ -119,7 +119,7 @@ def test_blur_is_gaussian_of_each_images_sigma() -> None:
 @pytest.mark.parametrize(
     ("function", "options"),
     [
-        # without steps that move the center of mass: light, erasing and noise
+        # without steps that move the center of mass: changes of brightness, erasing and noise
         (standard, StandardAugment(brightness=0, contrast=0, blur=0, erase=0)),
         (original, OriginalAugment(jitter=0, sharpness=1, erase=0, noise_fill=0, rotate=180)),
     ],
@@ -196,7 +196,7 @@ def test_augment_batch_swaps_left_and_right_when_mirroring() -> None:
     )
 
 
-def test_augment_batch_refuses_to_mirror_without_flip_pairs() -> None:
+def test_augment_batch_mirroring_without_flip_pairs_raises() -> None:
     with pytest.raises(UserError, match=r"^augment\.flip: the schema has no flip pairs"):
         AugmentBatch(StandardAugment(), 96, (0, 1, 2))
     assert AugmentBatch(StandardAugment(flip=0), 96, (0, 1, 2)).flip == 0

@@ -31,7 +31,7 @@ from landmarks_fastai.training.run import train_run
 
 
 def two_fold_config(**data: object) -> TrainConfig:
-    """Return the config of a cross-validation of seconds, with changed `data` options."""
+    """Return the config of a cross-validation that takes seconds, with given `data` options."""
     return validate_config(
         {
             "seed": 3,
@@ -93,7 +93,7 @@ def test_cross_validate_predicts_each_row_out_of_fold(finished_folds: Path) -> N
     assert metrics["overall"]["rmse"] == pytest.approx(report.overall.rmse, rel=1e-3)
 
 
-def test_config_of_a_fold_trains_the_same_weights_again(finished_folds: Path, tmp_path: Path) -> None:
+def test_config_of_fold_reproduces_its_weights(finished_folds: Path, tmp_path: Path) -> None:
     config = load_config(str(finished_folds / "fold-2" / "config.yaml"))
     assert (config.data.folds, config.data.fold) == (2, 2)
     reporter = RecordingReporter()
@@ -138,7 +138,7 @@ def test_fold_without_checkpoint_is_trained_from_the_start(finished_folds: Path,
     assert (folder / "oof.csv").read_bytes() == (finished_folds / "oof.csv").read_bytes()
 
 
-def test_resume_cross_validation_refuses_changed_data_and_earlier_version(
+def test_resume_cross_validation_with_changed_data_or_earlier_version_raises(
     finished_folds: Path, tmp_path: Path
 ) -> None:
     for name in ("run.json", "config.yaml"):
@@ -152,7 +152,7 @@ def test_resume_cross_validation_refuses_changed_data_and_earlier_version(
         resume_cross_validation(tmp_path)
 
 
-def test_fewer_groups_than_folds_are_refused_without_leaving_a_folder(tmp_path: Path) -> None:
+def test_fewer_groups_than_folds_raise_without_leaving_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^data\.folds: synthetic has \d+ groups .*41 folds"):
         cross_validate(two_fold_config(folds=41), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -160,7 +160,7 @@ def test_fewer_groups_than_folds_are_refused_without_leaving_a_folder(tmp_path: 
         train_run(two_fold_config(), tmp_path / "run")
 
 
-def test_initial_model_in_overwritten_folder_is_refused(finished_folds: Path) -> None:
+def test_initial_model_in_overwritten_folder_raises(finished_folds: Path) -> None:
     config = two_fold_config()
     model = config.model.model_copy(update={"init_from": str(finished_folds / "fold-1")})
     with pytest.raises(UserError, match=r"^model\.init_from .*: it is in the folder to be overwritten"):
@@ -168,7 +168,9 @@ def test_initial_model_in_overwritten_folder_is_refused(finished_folds: Path) ->
     assert (finished_folds / "fold-1" / "model.safetensors").is_file()
 
 
-def test_read_out_of_fold_refuses_other_rows_and_missing_file(finished_folds: Path, tmp_path: Path) -> None:
+def test_read_out_of_fold_with_other_rows_or_missing_file_raises(
+    finished_folds: Path, tmp_path: Path
+) -> None:
     dataset = load_dataset(two_fold_config().data, seed=3)
     with pytest.raises(UserError, match=r"oof\.csv: the rows are not those of synthetic"):
         read_out_of_fold(finished_folds / "oof.csv", dataset.subset(np.arange(39)))

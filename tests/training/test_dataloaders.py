@@ -1,4 +1,4 @@
-"""DataLoaders: points are exact through batch and decode, and every epoch has the right rows."""
+"""DataLoaders: points are exact in batches and after decoding, and every epoch has the right rows."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from landmarks_fastai.training.dataloaders import (
 
 
 def config_of(**model: object) -> TrainConfig:
-    """Return a config without augmentation, and without resizing of the 96 px data sets."""
+    """Return a config without augmentation, and without resizing of 96 px images unless `model` sets it."""
     model = {"input_size": 96, **model}
     return validate_config({"model": model, "augment": "none", "training": {"batch_size": 8}}, "test")
 
 
 def dataloaders_of(dataset: LandmarkDataset, config: TrainConfig, split: Split | None = None) -> DataLoaders:
-    """Build the loaders with the statistics of the data set and, unless given, a random split."""
+    """Build the loaders with the statistics of the data set and, if none is given, a random split."""
     return build_dataloaders(
         dataset,
         split or split_dataset(dataset, "random", 0.25, 0),
@@ -48,7 +48,7 @@ def dataloaders_of(dataset: LandmarkDataset, config: TrainConfig, split: Split |
 
 
 def split_at(train: int, rows: int) -> Split:
-    """Return the split whose first rows train and whose other rows validate."""
+    """Return the split with the first `train` rows for training and the others for validation."""
     return Split(np.arange(train), np.arange(train, rows), np.arange(rows), "random", 0)
 
 
@@ -88,7 +88,7 @@ def test_decode_returns_points_of_batch_exactly(seed, size, input_size, channels
     assert np.abs(labeled).max(initial=0) <= 1 + 1e-6
 
 
-def test_validation_images_equal_crops_of_prediction(dataset: LandmarkDataset) -> None:
+def test_validation_images_equal_crops_of_predictor(dataset: LandmarkDataset) -> None:
     dls = dataloaders_of(dataset, config_of(input_size=64))
     split = split_dataset(dataset, "random", 0.25, 0)
     image, _ = dls.valid.decode(dls.valid.one_batch())
@@ -176,6 +176,6 @@ def test_two_protocols_double_the_labels_of_training_batches_only() -> None:
     assert dls.valid.one_batch()[1].shape[1:] == (15, 2)
 
 
-def test_two_protocols_are_refused_if_all_rows_are_complete() -> None:
+def test_two_protocols_with_only_complete_rows_raise() -> None:
     with pytest.raises(UserError, match=r"^model\.two_protocols: .*only one annotation protocol"):
         dataloaders_of(draw_synthetic_faces(16, seed=5), config_of(two_protocols=True))

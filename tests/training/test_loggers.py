@@ -20,7 +20,7 @@ def test_tensorboard_writes_log_into_run_folder(
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def test_logger_that_is_not_installed_is_named(
+def test_logger_that_is_not_installed_raises(
     tmp_path: Path, small_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -22,12 +22,12 @@ SmallConfig = Callable[..., TrainConfig]
 
 
 def validation_rows(folder: Path, config: TrainConfig) -> LandmarkDataset:
-    """Return the rows that validated a run."""
+    """Return the validation rows of a run."""
     rows = json.loads((folder / "data.json").read_text())["split"]["valid"]
     return load_dataset(config.data, seed=config.seed).subset(np.array(rows))
 
 
-def test_three_model_files_predict_the_same(finished_run: Path, dataset: LandmarkDataset) -> None:
+def test_model_files_of_all_formats_predict_the_same(finished_run: Path, dataset: LandmarkDataset) -> None:
     safetensors, onnx, pickle = (
         Predictor.open(finished_run / name, "cpu", trust_pickle=True).predict_batch(dataset.images)
         for name in ("model.safetensors", "model.onnx", "model.pkl")

@@ -1,4 +1,4 @@
-"""Training runs: the files they write, resuming, Ctrl-C, and refused configs and folders."""
+"""Training runs: the files they write, resuming, Ctrl-C, and invalid configs and folders."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RUN_FILES = {
 
 
 def with_data(config: TrainConfig, **data: object) -> TrainConfig:
-    """Return the config with changed `data` options."""
+    """Return the config with other `data` options."""
     return config.model_copy(update={"data": config.data.model_copy(update=data)})
 
 
@@ -170,7 +170,9 @@ def test_ctrl_c_in_first_epoch_leaves_usable_model(
     assert np.isfinite(predicted.points).all()
 
 
-def test_resume_run_refuses_changed_data_and_missing_run(tmp_path: Path, small_config: SmallConfig) -> None:
+def test_resume_run_with_changed_data_or_missing_run_raises(
+    tmp_path: Path, small_config: SmallConfig
+) -> None:
     folder = tmp_path / "run"
     train_run(small_config(epochs=1), folder)
     data = json.loads((folder / "data.json").read_text())
@@ -198,7 +200,7 @@ def test_resume_run_compares_content_of_corrections(tmp_path: Path, small_config
         resume_run(folder)
 
 
-# --- refused configs and folders -----------------------------------------------------------------
+# --- invalid configs and folders -----------------------------------------------------------------
 
 
 def test_existing_run_is_kept_until_new_run_is_ready(finished_run: Path, small_config: SmallConfig) -> None:
@@ -211,27 +213,25 @@ def test_existing_run_is_kept_until_new_run_is_ready(finished_run: Path, small_c
     assert {path.name for path in finished_run.iterdir()} == RUN_FILES
 
 
-def test_run_folder_in_use_is_refused(tmp_path: Path, small_config: SmallConfig) -> None:
+def test_run_folder_in_use_raises(tmp_path: Path, small_config: SmallConfig) -> None:
     with FileLock(tmp_path / ".run.lock"), pytest.raises(UserError, match="in use by another run"):
         train_run(small_config(), tmp_path / "run")
 
 
-def test_train_run_refuses_folds_without_fold(tmp_path: Path, small_config: SmallConfig) -> None:
+def test_train_run_with_folds_but_no_fold_raises(tmp_path: Path, small_config: SmallConfig) -> None:
     with pytest.raises(UserError, match=r"^data\.folds: a single run trains one fold; set data\.fold"):
         train_run(with_data(small_config(), folds=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_architecture_is_refused_before_data_is_loaded(
-    tmp_path: Path, small_config: SmallConfig
-) -> None:
+def test_unknown_architecture_raises_before_data_is_loaded(tmp_path: Path, small_config: SmallConfig) -> None:
     config = with_data(small_config(), source="nowhere")
     config = config.model_copy(update={"model": config.model.model_copy(update={"arch": "resnet19"})})
     with pytest.raises(UserError, match=r"^model\.arch: torchvision has no ResNet 'resnet19'"):
         train_run(config, tmp_path / "run")
 
 
-def test_full_disk_is_reported_in_one_line(
+def test_full_disk_raises_one_line_message(
     tmp_path: Path, small_config: SmallConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raise_disk_full(*_: object, **__: object) -> None:

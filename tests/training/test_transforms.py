@@ -26,7 +26,7 @@ def wide_image() -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["path", "str", "PIL image", "array"])
-def test_load_image_returns_center_crop_that_prediction_uses(
+def test_load_image_returns_center_crop_of_predictor(
     dataset: LandmarkDataset, wide_image: NDArray[np.uint8], tmp_path: Path, kind: str, channels: int
 ) -> None:
     path = tmp_path / "wide.png"

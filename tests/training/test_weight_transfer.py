@@ -1,4 +1,4 @@
-"""Weight transfer: an initialized network predicts what the other does, and leaks are detected."""
+"""Weight transfer: an initialized network predicts the same as the other, and leakage is detected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD = {"name": "soft-argmax", "width": 16, "scales": True}
 
 
 def random_network(arch: str = "resnet18", channels: int = 3, landmarks: int = 5, seed: int = 0) -> nn.Module:
-    """Build a network with random weights and random statistics of its normalizations."""
+    """Build a network with random weights and random batch normalization statistics."""
     torch.manual_seed(seed)
     network = build_network(arch, HEAD, landmarks, channels)
     for module in network.modules():
@@ -79,7 +79,7 @@ def test_network_of_other_channels_predicts_the_same_on_gray(old_channels: int, 
 
 
 @pytest.mark.parametrize("landmarks", [5, 7])
-def test_other_landmarks_keep_layers_with_output_per_landmark(landmarks: int) -> None:
+def test_other_landmarks_keep_initial_layers_with_output_per_landmark(landmarks: int) -> None:
     old, new = random_network(), random_network(landmarks=landmarks, seed=1)
     before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
     transfer_weights(new, old.state_dict(), same_landmarks=False, n_landmarks=5)
@@ -97,7 +97,7 @@ def test_layer_of_other_shape_is_not_loaded_in_part() -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [("resnet18", "resnet50"), ("resnet34", "resnet18")])
-def test_backbone_of_other_kind_or_less_depth_is_refused(old: str, new: str) -> None:
+def test_backbone_of_other_kind_or_less_depth_raises(old: str, new: str) -> None:
     with pytest.raises(UserError, match="its backbone is of another kind, or deeper"):
         transfer_weights(
             random_network(new), random_network(old).state_dict(), same_landmarks=True, n_landmarks=5
@@ -109,7 +109,7 @@ def test_backbone_of_other_kind_or_less_depth_is_refused(old: str, new: str) -> 
 
 @pytest.fixture
 def initialized_config(small_config: Callable[..., TrainConfig]) -> Callable[..., TrainConfig]:
-    """Return a function that builds a config which hardly changes the weights it is initialized with."""
+    """Return a function that builds a config with `init_from` whose training hardly changes the weights."""
 
     def build(init_from: Path | str, *, valid_fraction: float = 0.2, **model: object) -> TrainConfig:
         options = small_config(
@@ -133,7 +133,7 @@ def test_run_starts_from_weights_of_init_from(
     train_run(initialized_config(finished_run, arch=arch), tmp_path / "run", reporter=reporter)
     before, after = (load_file(folder / "model.safetensors") for folder in (finished_run, tmp_path / "run"))
     for name, tensor in before.items():
-        if tensor.ndim > 1:  # the statistics of normalizations are updated
+        if tensor.ndim > 1:  # batch normalization statistics are updated
             torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6, msg=name)
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"Initialized from:** the weights of {finished_run}" in card
@@ -141,16 +141,16 @@ def test_run_starts_from_weights_of_init_from(
     assert reporter.notes == []
 
 
-def test_init_from_model_trained_on_validation_rows_is_refused(
+def test_init_from_model_trained_on_validation_rows_raises(
     finished_run: Path, tmp_path: Path, initialized_config: Callable[..., TrainConfig]
 ) -> None:
-    message = r"^model\.init_from .*: it was trained on \d+ of the \d+ rows that validate this run"
+    message = r"^model\.init_from .*: it was trained on \d+ of the \d+ validation rows of this run"
     with pytest.raises(UserError, match=message):
         train_run(initialized_config(finished_run, valid_fraction=0.3), tmp_path / "run")
 
 
 @pytest.mark.parametrize("kind", ["invalid data.json", "initialized itself", "without run folder"])
-def test_init_from_model_with_unknown_training_rows_gives_a_warning(
+def test_init_from_model_with_unknown_training_rows_warns(
     finished_run: Path, tmp_path: Path, initialized_config: Callable[..., TrainConfig], kind: str
 ) -> None:
     init_from = tmp_path / "initial"
@@ -165,8 +165,8 @@ def test_init_from_model_with_unknown_training_rows_gives_a_warning(
     reporter = RecordingReporter()
     train_run(initialized_config(init_from), tmp_path / "run", reporter=reporter)
     (warning,) = reporter.notes
-    assert warning.startswith("it is not known whether ")
-    assert warning.endswith("the validation scores are too good")
+    assert warning.startswith("it is unknown whether ")
+    assert warning.endswith("the validation scores are too optimistic")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_init_from_model_with_unknown_training_rows_gives_a_warning(
         ("none", "no such model file"),
     ],
 )
-def test_init_from_file_that_is_not_safetensors_is_refused(
+def test_init_from_file_that_is_not_safetensors_raises(
     finished_run: Path,
     tmp_path: Path,
     initialized_config: Callable[..., TrainConfig],
@@ -188,10 +188,10 @@ def test_init_from_file_that_is_not_safetensors_is_refused(
         train_run(initialized_config(finished_run / name), tmp_path / "run")
 
 
-def test_init_from_backbone_of_other_kind_and_with_pretrained_is_refused(
+def test_init_from_other_kind_of_backbone_or_with_pretrained_raises(
     finished_run: Path, tmp_path: Path, initialized_config: Callable[..., TrainConfig]
 ) -> None:
     with pytest.raises(UserError, match=r"^model\.init_from .*: its backbone is of another kind"):
         train_run(initialized_config(finished_run, arch="resnet50"), tmp_path / "run")
-    with pytest.raises(UserError, match="init_from and pretrained exclude each other"):
+    with pytest.raises(UserError, match="init_from and pretrained are mutually exclusive"):
         initialized_config(finished_run, pretrained=True)

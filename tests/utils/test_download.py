@@ -1,4 +1,4 @@
-"""Downloads from a local server that breaks connections, refuses requests and ignores ranges."""
+"""Downloads from a local server that breaks connections, responds with errors and ignores ranges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HALF = len(BODY) // 2
 
 
 class Server(ThreadingHTTPServer):
-    """Serves BODY. `plan` holds the faults of the next requests, `ranges` their Range headers."""
+    """Serves BODY. `plan` is the list of faults of the next requests, `ranges` records Range headers."""
 
     daemon_threads = True
     plan: list[str]
@@ -92,10 +92,10 @@ def no_sleep(seconds: float) -> None:
 def test_git_blob_sha1_equals_git_hash_object(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"hello\n")
-    assert git_blob_sha1(path) == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object of the same
+    assert git_blob_sha1(path) == "ce013625030ba8dba906f756967f9e9ca394464a"  # from `git hash-object`
 
 
-def test_download_reports_progress_and_does_not_repeat(target):
+def test_download_reports_progress_and_is_not_repeated(target):
     calls: list[tuple[int, int | None]] = []
     with serving() as (url, ranges):
         assert download(url, target, BLOB, lambda *progress: calls.append(progress), sleep=no_sleep) == target
@@ -171,10 +171,10 @@ def test_download_server_errors_are_retried_with_increasing_delay(target):
     assert target.read_bytes() == BODY
 
 
-def test_download_last_retry_fails_raises(target):
+def test_download_failing_last_retry_raises(target):
     with (
         serving(*["500"] * 3) as (url, ranges),
-        pytest.raises(RunError, match=r"answers 500.*--data path/to/"),
+        pytest.raises(RunError, match=r"responded with 500.*--data path/to/"),
     ):
         download(url, target, BLOB, retries=2, sleep=lambda _: None)
     assert len(ranges) == 3
@@ -183,7 +183,7 @@ def test_download_last_retry_fails_raises(target):
 def test_download_not_found_is_not_retried(target):
     with (
         serving("404") as (url, ranges),
-        pytest.raises(RunError, match=r"answers 404.*--data path/to/faces\.zip"),
+        pytest.raises(RunError, match=r"responded with 404.*--data path/to/faces\.zip"),
     ):
         download(url, target, BLOB, sleep=no_sleep)
     assert len(ranges) == 1

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.images import find_images, read_image
+from landmarks_fastai.utils.images import find_images, image_size, read_image
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
 
 def quadrants() -> Image.Image:
-    """Draw 60 x 40 px of red, green, blue and white quarters: no symmetry."""
+    """Return an image of 60 x 40 px with a red, green, blue and white quarter, without symmetry."""
     image = Image.new("RGB", (60, 40), "white")
     for color, corner in (("red", (0, 0)), ("lime", (30, 0)), ("blue", (0, 20))):
         image.paste(color, (*corner, corner[0] + 30, corner[1] + 20))
@@ -80,7 +80,7 @@ def test_read_image_ignores_unreadable_exif(tmp_path: Path) -> None:
 
 
 def test_read_image_applies_orientation_despite_broken_exif_entry(tmp_path: Path) -> None:
-    # a resolution that is text: Pillow's exif_transpose fails on it because it rewrites the EXIF
+    # a resolution that is a text: Pillow's exif_transpose fails because it rewrites the EXIF data
     entries = struct.pack(">HHIHH", 274, 3, 1, 6, 0) + struct.pack(">HHI4s", 282, 2, 4, b"text")
     exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)
     quadrants().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
@@ -273,3 +273,16 @@ def test_find_images_argument_without_images_raises(images: Path, tmp_path: Path
             find_images([images, argument])
     with pytest.raises(UserError, match="no images given"):
         find_images([])
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (7, 4)), (3, (7, 4)), (6, (4, 7)), (8, (4, 7))])
+def test_image_size_is_that_of_the_upright_image(
+    tmp_path: Path, orientation: int, size: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", (7, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert image_size(tmp_path / "a.jpg") == size == read_image(tmp_path / "a.jpg").shape[1::-1]
+    (tmp_path / "b.jpg").write_text("text")
+    with pytest.raises(UserError, match=r"b\.jpg: not an image"):
+        image_size(tmp_path / "b.jpg")

@@ -22,7 +22,7 @@ def test_interrupt_first_sigint_sets_flag_and_second_raises() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_interrupt_in_other_thread_is_inactive() -> None:
+def test_interrupt_outside_main_thread_installs_no_handler() -> None:
     requested: list[bool] = []
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Opening video files and reading what they state about themselves."""
+"""Opening video files, choosing the video stream, and reading durations."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_duration_of_truncated_avi_is_that_of_its_header(tmp_path: Path) -> None
         assert duration_of(opened, select_video_stream(opened, path)) == 50 / RATE
 
 
-def test_select_video_stream_behind_audio(tmp_path: Path) -> None:
+def test_select_video_stream_after_audio_stream(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as output:
         audio = output.add_stream("pcm_s16le", rate=8000)

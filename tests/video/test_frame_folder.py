@@ -234,7 +234,7 @@ def test_writer_file_in_place_of_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "frames"):
         with (
-            pytest.raises(UserError, match="a file is in the place of a folder"),
+            pytest.raises(UserError, match="a file exists where a folder is needed"),
             FrameFolderWriter(path),
         ):
             pass

@@ -102,7 +102,7 @@ def test_read_video_fps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("span", [{"start": 1.0}, {"end": 2.0}])
 def test_read_video_span_of_folder_is_refused(tmp_path: Path, span: dict[str, float]) -> None:
     write_video(tmp_path / "a.mp4", gray_frames([Fraction(0)]))
-    with pytest.raises(UserError, match="leave them out for a folder of frames"):
+    with pytest.raises(UserError, match="remove them for a folder of frames"):
         read_video(tmp_path, **span)
 
 

@@ -1,4 +1,4 @@
-"""Reading the frames of videos with their times, also of excerpts and of damaged files."""
+"""Reading the frames of videos with their times, including excerpts and damaged files."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_check_video_suffix_ignores_case() -> None:
 def test_writer_file_in_place_of_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(UserError, match="a file is in the place of a folder"),
+        pytest.raises(UserError, match="a file exists where a folder is needed"),
         open_writer(tmp_path / "file/a.mp4"),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Drawing primitives: strokes equal their formula."""
+"""Drawing primitives: strokes match their formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawn landmarks: positions, colors, and pixels that must not change."""
+"""Drawings of landmarks: positions and colors of dots, lines, names and labels."""
 
 from __future__ import annotations
 

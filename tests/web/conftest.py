@@ -30,7 +30,7 @@ Shape = NDArray[np.float64]
 MakeVideo = Callable[[Path, int], Path]
 
 ARROW = LandmarkSchema("arrow", ("<b>tip</b>", "tail"))
-"""Has no eyes; the name of a landmark contains HTML."""
+"""A schema without eyes; the name of a landmark contains HTML."""
 
 
 def save_constant_model(
@@ -68,7 +68,7 @@ def mean_shape() -> Shape:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, mean_shape: Shape) -> list[Path]:
-    """Save three models: one with confidence, one without confidence or faces, and one of synthetic data."""
+    """Save three models: faces with confidence, arrows without, and faces trained on synthetic data."""
     runs = tmp_path_factory.mktemp("web-runs")
     arrow = np.array([[0.25, 0.5], [0.75, 0.5]])
     save_constant_model(runs / "faces" / "model.safetensors", KAGGLE15, mean_shape, scales=True)
@@ -92,7 +92,7 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_video() -> MakeVideo:
-    """Return a function that writes a video of a number of frames, 25 a second."""
+    """Return a function that writes a video of the given number of frames at 25 per second."""
 
     def write(path: Path, frames: int) -> Path:
         path.parent.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PATIENCE = 60_000
-"""Milliseconds that a busy machine may take to answer."""
+"""Timeout in milliseconds, long enough for a busy machine."""
 
 PHONE_WIDTH = 400
 
@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(server: Any, browser: Browser) -> Iterator[Page]:
-    """Open the page; afterwards, check that neither browser nor server asked another machine."""
+    """Open the page; afterwards, check that neither browser nor server contacted another machine."""
     context = browser.new_context(viewport={"width": PHONE_WIDTH, "height": 800})
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE)
@@ -77,7 +77,7 @@ def test_photo_upload_shows_drawing_table_and_downloads(
     table = "document.querySelector('.landmark-table')"
     assert page.evaluate(f"{table}.scrollWidth <= {table}.clientWidth")
 
-    # another model starts the prediction again; names from its file are escaped
+    # choosing another model starts the prediction again; names from its file are escaped
     choose_model(page, models[1])
     page.wait_for_function("document.querySelectorAll('#photo-table tbody tr').length === 2")
     cells = page.locator("#photo-table tbody tr").first.locator("td").all_inner_texts()

@@ -28,7 +28,7 @@ from landmarks_fastai.web.service import LandmarkService, Limits, Result
 
 @pytest.fixture(scope="module")
 def service(models: list[Path]) -> LandmarkService:
-    """Return a service that takes the center crop for the face."""
+    """Return a service that uses the center crop as the face."""
     return LandmarkService(models, "none", Limits(megabytes=1, seconds=2))
 
 
@@ -79,7 +79,7 @@ def test_photo_without_confidence_shows_dash(
 ) -> None:
     result = service.predict_photo(photo, str(models[1]), tmp_path)
     assert result.rows == [["0", "<b>tip</b>", "39.5", "39.5", "–"], ["0", "tail", "79.5", "39.5", "–"]]
-    assert "trained without confidence" in result.message
+    assert "does not estimate confidence" in result.message
 
 
 def test_examples_show_faces(detecting_service: LandmarkService, models: list[Path], tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_photo_without_face_writes_nothing(
         ("large.jpg", bytes(2**20 + 1), "1.0 MB, but the limit is 1 MB"),
     ],
 )
-def test_invalid_photo_is_refused_by_file_name(
+def test_error_of_invalid_photo_names_file_without_folder(
     service: LandmarkService,
     models: list[Path],
     photo: Path,
@@ -133,7 +133,7 @@ def test_invalid_photo_is_refused_by_file_name(
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_result_that_cannot_be_written_is_refused_by_file_name(
+def test_error_of_unwritable_result_names_file_without_folder(
     service: LandmarkService, models: list[Path], photo: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -184,7 +184,7 @@ def test_damaged_video_is_processed_up_to_damage(
     ("name", "message"),
     [("notes.mp4", "not a video"), ("long.mp4", "2.40 s long, but the limit is 2 s")],
 )
-def test_invalid_video_is_refused_by_file_name(
+def test_error_of_invalid_video_names_file_without_folder(
     service: LandmarkService,
     models: list[Path],
     make_video: Any,

@@ -1,4 +1,4 @@
-"""What every data set format consists of, and the CSV header that formats are recognized by."""
+"""The definition of a data set format, and the CSV header by which formats are recognized."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from landmarks_fastai.config.options import DataConfig
+from landmarks_fastai.data.annotations import Annotations
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.csv_reader import CsvReader
@@ -22,9 +23,9 @@ class Format:
         Returns True if an existing file or folder has this format. Returns False, without an exception, for
         anything else.
     read
-        Reads the file or folder; called with its path, the config and the cache folder.
+        Reads the file or folder; called with its path, the data options and the cache folder.
     options
-        The optional fields of `DataConfig` that have an effect on this format.
+        The options of `DataConfig` that have an effect on this format but not on every source.
     """
 
     recognizes: Callable[[Path], bool]
@@ -32,8 +33,35 @@ class Format:
     options: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class AnnotationFormat:
+    """How an annotation format is recognized, read and written.
+
+    Parameters
+    ----------
+    name
+        Name of the format on the command line.
+    title
+        Name of the format in messages.
+    recognizes
+        Returns True if an existing file or folder has this format, judged by its content. Returns False,
+        without an exception, for anything else.
+    read
+        Reads the file or folder.
+    write
+        Writes annotations to a file or folder, and returns one line for each thing that the format cannot
+        hold. None if the format cannot be written.
+    """
+
+    name: str
+    title: str
+    recognizes: Callable[[Path], bool]
+    read: Callable[[Path], Annotations]
+    write: Callable[[Annotations, Path], list[str]] | None = None
+
+
 def csv_columns(path: Path) -> list[str]:
-    """Return the column names of a CSV file; an empty list for any other file or folder."""
+    """Return the column names of a CSV file; an empty list for a folder or any other file."""
     try:
         with path.open("rb") as stream:
             return CsvReader(stream, str(path)).columns

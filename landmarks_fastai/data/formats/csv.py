@@ -1,4 +1,4 @@
-"""A CSV of landmarks and the images that it names, which are cropped and resized to one size."""
+"""Data sets in a CSV of landmarks and image files, which are cropped and resized to a common size."""
 
 from __future__ import annotations
 
@@ -38,30 +38,31 @@ MARGIN = 1.6
 def read_csv_dataset(
     path: Path, cache: Path, *, size: int = DEFAULT_SIZE, crop: str = "landmarks"
 ) -> LandmarkDataset:
-    """Read a CSV of landmarks and the images that it names.
+    """Read a CSV of landmarks and the image files that it lists.
 
     The columns are ``image``, then ``NAME_x`` and ``NAME_y`` for each landmark, and optionally ``group``:
-    rows of one person or scene. Coordinates are pixels of the upright image, after its EXIF orientation is
-    applied, as annotation tools show it. An empty cell means that the landmark is unlabeled. Images are
-    searched next to the CSV, then in ``images/`` next to it. The schema is that of ``schema.json``
-    (`LandmarkSchema.to_dict`) next to the CSV, or follows from the column names.
+    any text that is the same for all rows of one person or scene. Coordinates are pixels of the upright
+    image, after its EXIF orientation is applied, as annotation tools show it. An empty cell means that the
+    landmark is unlabeled. Images are searched for in the folder of the CSV, then in its subfolder ``images``.
+    The schema is read from ``schema.json`` (`LandmarkSchema.to_dict`) next to the CSV, or follows from the
+    column names.
 
-    The result is cached under the content of the CSV and the names, sizes and modification times of the
-    images, because hashing gigabytes of images on every start would take too long. `digest` is computed once,
-    from the contents, and is therefore the same for a copy of the folder.
+    The cache key is derived from the content of the CSV and the paths, sizes and modification times of the
+    images, because hashing gigabytes of images on every start would take too long. `LandmarkDataset.digest`
+    is computed once, from the contents, and is therefore the same for a copy of the folder.
 
     Parameters
     ----------
     path
-        The CSV, or a folder with a ``landmarks.csv``.
+        The CSV, or a folder with ``landmarks.csv``.
     cache
         Cache folder, see `load_or_parse`.
     size
         Side of the resized crops, pixels.
     crop
-        ``"landmarks"``: a crop around the labeled landmarks, 1.6 times as large as their bounding box; the
-        center crop where the labeled landmarks coincide or are missing. ``"image"``: the center crop of the
-        image. Outside the image, its edge pixels are repeated.
+        ``"landmarks"``: a crop around the labeled landmarks, 1.6 times as large as the longer side of their
+        bounding box; the center crop if they coincide or are missing. ``"image"``: the center crop of the
+        image. Outside the image, edge pixels are repeated.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def read_csv_dataset(
     Raises
     ------
     UserError
-        If the CSV, one of its rows or an image cannot be used; names the file and the row.
+        If the CSV, one of its rows or an image cannot be used. The message names the file and the line.
     """
     if crop not in CROPS:
         raise UserError(f"data.crop: no such crop {crop!r}; {suggest(crop, CROPS)}")
@@ -106,9 +107,9 @@ class _Row:
     line
         Line number in the CSV.
     location
-        The row in messages: "landmarks.csv, line 2".
+        Location of the row in messages: "landmarks.csv, line 2".
     image
-        The image as named in the CSV.
+        File name of the image, as in the CSV.
     path
         Path of the image.
     points
@@ -129,15 +130,15 @@ class _Labels:
     Parameters
     ----------
     csv
-        Its path.
+        Path of the CSV.
     sha256
-        Of the file.
+        SHA-256 of the CSV, as hex.
     schema
         Names of the K landmarks.
     rows
-        One per line.
+        The N rows.
     groups
-        (N,) numbers of the groups; None if there is no such column.
+        (N,) group numbers; None without the column ``group``.
     """
 
     csv: Path
@@ -166,6 +167,7 @@ def _find_csv(path: Path) -> Path:
 
 
 def _read_labels(csv: Path) -> _Labels:
+    """Read and validate the CSV and the schema."""
     try:
         content = csv.read_bytes()
     except OSError as error:
@@ -197,18 +199,18 @@ def _read_labels(csv: Path) -> _Labels:
 
 def _parse_group(text: str, location: str) -> str:
     if not text.strip():
-        raise UserError(f"{location}: 'group' is empty; fill it in in every row, or remove the column")
+        raise UserError(f"{location}: 'group' is empty; enter a group in every row, or remove the column")
     return text.strip()
 
 
 def _number_groups(groups: list[str]) -> NDArray[np.int64]:
-    """Return the number of each row's group, counted in the order of first appearance."""
+    """Return the group number of each row, numbered in the order of first appearance."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], np.int64)
 
 
 def _read_schema(reader: CsvReader, csv: Path) -> LandmarkSchema:
-    """Return the schema of the columns, with the flip pairs of schema.json if there is one."""
+    """Return the schema of schema.json if there is one, else the schema that follows from the columns."""
     names = _landmark_names(reader.columns, csv)
     path = csv.with_name(SCHEMA_NAME)
     if not path.is_file():
@@ -257,6 +259,7 @@ def _read_schema_json(path: Path) -> LandmarkSchema:
 
 
 def _find_image(csv: Path, name: str, location: str) -> Path:
+    """Return the path of an image of the CSV."""
     if not name.strip():
         raise UserError(f"{location}: 'image' is empty; enter the file name of the image")
     for path in (csv.parent / name, csv.parent / "images" / name):
@@ -298,7 +301,7 @@ def _read_images(labels: _Labels, size: int, crop: str) -> LandmarkDataset:
 
 
 def _row_names(labels: _Labels) -> tuple[str, ...]:
-    """Name each row by its image, and by its line as well if the image occurs in several rows."""
+    """Return the name of each row: its image, and also its line if several rows have the same image."""
     counts = Counter(row.image for row in labels.rows)
     return tuple(
         row.image if counts[row.image] == 1 else f"{row.image} ({labels.csv.name} line {row.line})"
@@ -327,7 +330,7 @@ def choose_crop(points: Floats, width: int, height: int, crop: str) -> Crop:
 
 
 def map_to_crop(points: Floats, crop: Crop, size: int) -> Floats:
-    """Map (K, 2) landmarks of the image to pixels of the resized crop; those outside become NaN."""
+    """Map (K, 2) points of the image to pixels of the `size` x `size` crop; those outside become NaN."""
     mapped = crop.to_crop(points, size)
     mapped[outside_square(mapped, size)] = np.nan
     return mapped

@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 URL = "https://github.com/ko-redtruck/facial-landmark-detection/raw/main/facial-keypoints-detection.zip"
 ARCHIVE = "facial-keypoints-detection.zip"
 ARCHIVE_BLOB = "910aaea5cb499befc292feee8da2a8945e0a276e"
-"""Git's digest of the zip at `URL`."""
+"""Git blob SHA-1 of the zip at `URL`."""
 MEMBER_BLOBS = {
     "training.zip": "42912e715e7d885eb8514c081f3d774533fea85b",
     "test.zip": "1bba825f7cca64dbc255634cec1ee0a80600d359",
 }
-"""Git's digests of Kaggle's own files in that zip."""
+"""Git blob SHA-1 of Kaggle's own files in that zip."""
 
 SIDE = 96
 """Width and height of the images, pixels."""
 COLUMNS = tuple(f"{landmark}_{axis}" for landmark in KAGGLE15.names for axis in "xy")
 MAX_MEMBER_BYTES = 4 << 30
-"""Members of a zip that unpack to more bytes are refused; Kaggle's largest unpacks to 0.25 GB."""
+"""Members of a zip that unpack to more bytes are rejected; Kaggle's largest unpacks to 0.25 GB."""
 
 
 def read_training(path: Path) -> LandmarkDataset:
@@ -61,12 +61,13 @@ def read_training(path: Path) -> LandmarkDataset:
     -------
     LandmarkDataset
         96 × 96 px gray with the schema `KAGGLE15`. A row is named by its line in the CSV: "training.csv line
-        2". The digest is that of the images and labels, and therefore the same however they are packed.
+        2". The digest is that of the images and labels, and therefore independent of how they are packed.
 
     Raises
     ------
     UserError
-        If the file has another content, is damaged, or has a row that cannot be used; names the row.
+        If the file has other content, is damaged, or has a row that cannot be used. The message names the
+        file and, for a row, the line.
     """
     path = find_file(path, "training")
     pixels = bytearray()
@@ -79,7 +80,7 @@ def read_training(path: Path) -> LandmarkDataset:
             pixels += parse_pixels(fields[columns.image], reader.at(line))
             names.append(f"{name} line {line}")
         if not names:
-            raise UserError(f"{reader.label}: no rows after the header")
+            raise UserError(f"{reader.source}: no rows after the header")
     coordinates = np.array(points, dtype=np.float32)
     digest = hashlib.sha256(pixels)
     digest.update(coordinates.tobytes())
@@ -104,7 +105,7 @@ def read_test(path: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     Raises
     ------
     UserError
-        As `read_training`; also if an ImageId occurs twice.
+        See `read_training`; also if an ImageId occurs twice.
     """
     path = find_file(path, "test")
     pixels = bytearray()
@@ -121,7 +122,7 @@ def read_test(path: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
             lines[image_id] = line
             pixels += parse_pixels(fields[image_column], reader.at(line))
         if not lines:
-            raise UserError(f"{reader.label}: no rows after the header")
+            raise UserError(f"{reader.source}: no rows after the header")
     return np.array(list(lines), dtype=np.int64), _to_images(pixels)
 
 
@@ -136,7 +137,7 @@ def read_lookup(path: Path) -> pd.DataFrame:
     Raises
     ------
     UserError
-        As `read_training`.
+        See `read_training`.
     """
     import pandas as pd
 
@@ -150,7 +151,7 @@ def read_lookup(path: Path) -> pd.DataFrame:
             image_id = _parse_int(fields[id_column], reader.at(line), "ImageId")
             rows.append((row_id, image_id, fields[feature_column]))
         if not rows:
-            raise UserError(f"{reader.label}: no rows after the header")
+            raise UserError(f"{reader.source}: no rows after the header")
     return pd.DataFrame(rows, columns=list(names))
 
 
@@ -158,7 +159,7 @@ def read_lookup(path: Path) -> pd.DataFrame:
 
 
 def _recognizes(path: Path) -> bool:
-    """Return True for a folder with Kaggle's files, any zip, and a CSV with one of Kaggle's columns."""
+    """Return True for a folder with Kaggle's files, any zip, or a CSV with one of Kaggle's columns."""
     if path.is_dir():
         return any((path / name).is_file() for name in ("training.csv", "training.zip", ARCHIVE))
     if _is_zip(path):
@@ -185,7 +186,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def find_file(path: Path, stem: str) -> Path:
-    """Return the file that contains `stem`.csv: the path itself, or the one in a folder.
+    """Return the file that contains `stem`.csv: the path itself, or a file in the folder.
 
     Parameters
     ----------
@@ -211,14 +212,14 @@ def find_file(path: Path, stem: str) -> Path:
 
 
 def verify_members(path: Path, blobs: dict[str, str]) -> None:
-    """Check the git digests of a zip's members.
+    """Check the digests of the members of a zip.
 
     Parameters
     ----------
     path
         The zip.
     blobs
-        Expected digest of each member, see `git_blob_sha1`.
+        Expected git blob SHA-1 of each member, see `git_blob_sha1`.
 
     Raises
     ------
@@ -270,7 +271,7 @@ def _open_csv(path: Path, stem: str) -> Iterator[tuple[CsvReader, str]]:
 
 
 def _find_member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo | None:
-    """Find a member by its file name, in any folder of the zip; refuse it if it is too large."""
+    """Find a member by its file name, in any folder of the zip; raise UserError if it is too large."""
     for info in archive.infolist():
         if PurePosixPath(info.filename).name == name:
             # zipfile never unpacks more bytes than this, so no further check is needed while reading
@@ -284,7 +285,7 @@ def _find_member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo | None:
 
 @contextmanager
 def _report_read_errors(path: Path) -> Iterator[None]:
-    """Turn the exceptions that a damaged, encrypted or unreadable file raises into a UserError."""
+    """Turn the exceptions of a damaged, encrypted or unreadable file into a UserError."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -310,7 +311,7 @@ class _TrainingColumns:
 def _training_columns(reader: CsvReader) -> _TrainingColumns:
     if "ImageId" in reader.columns and not set(COLUMNS) & set(reader.columns):
         raise UserError(
-            f"{reader.label}: this is Kaggle's test.csv, which has no landmarks; name training.csv"
+            f"{reader.source}: this is Kaggle's test.csv, which has no landmarks; name training.csv"
         )
     *coordinates, image = _column_indices(reader, (*COLUMNS, "Image"))
     return _TrainingColumns(coordinates[::2], coordinates[1::2], image)
@@ -320,9 +321,9 @@ def _column_indices(reader: CsvReader, names: tuple[str, ...]) -> list[int]:
     for name in names:
         if name not in reader.columns:
             others = [column for column in reader.columns if column not in names] or reader.columns
-            # shortened, because a file without header has a row of pixels here
+            # shortened, because in a file without a header these are pixels
             hint = suggest(name, [column[:40] for column in others[:12]])
-            raise UserError(f"{reader.label}: the column {name!r} is missing; {hint}")
+            raise UserError(f"{reader.source}: the column {name!r} is missing; {hint}")
     return [reader.columns.index(name) for name in names]
 
 
@@ -345,19 +346,19 @@ def _parse_int(text: str, location: str, column: str) -> int:
 
 
 def parse_pixels(text: str, location: str) -> bytes:
-    """Parse 96 × 96 gray values that are separated by spaces.
+    """Parse 96 × 96 gray values separated by spaces.
 
     Parameters
     ----------
     text
-        The field.
+        Field of the column ``Image``.
     location
-        Its row in messages.
+        Location of the row in messages.
 
     Raises
     ------
     UserError
-        If there are other characters, more or fewer values, or a value exceeds 255.
+        If there are other characters than digits, more or fewer values, or a value exceeds 255.
     """
     encoded = text.encode()
     invalid = encoded.translate(None, b"0123456789 ")

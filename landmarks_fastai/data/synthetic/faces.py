@@ -1,4 +1,4 @@
-"""Random synthetic faces with exact landmarks, for trying everything without a download."""
+"""Random synthetic faces with exact landmarks, for tests and first steps without a download."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SKIN_COLORS: tuple[Color, ...] = (
     (134, 88, 60),
     (88, 57, 42),
 )
-"""From light to dark; neighbors are mixed."""
+"""From light to dark; a skin color is a mix of two neighbors."""
 HAIR_COLORS: tuple[Color, ...] = (
     (28, 24, 24),
     (58, 40, 30),
@@ -31,18 +31,18 @@ HAIR_COLORS: tuple[Color, ...] = (
     (140, 64, 34),
     (176, 174, 172),
 )
-"""The first two occur with every skin color."""
+"""The first two occur with every skin color, the others with light skin only."""
 IRIS_COLORS: tuple[Color, ...] = ((62, 40, 24), (44, 30, 22), (86, 62, 34), (64, 84, 60), (66, 92, 122))
-"""The first two occur with every skin color."""
+"""The first two occur with every skin color, the others with light skin only."""
 
 ROTATIONS = ((13.0, 32.0), (8.0, 20.0), (9.0, 38.0))
-"""Standard deviation and limit of yaw, pitch and roll, degrees."""
+"""Standard deviation and limit of yaw, pitch and roll, in degrees."""
 
 
 def draw_synthetic_faces(count: int, seed: int, size: int = 96, color: bool = False) -> LandmarkDataset:
     """Draw faces with random pose, lighting, skin, expression, hair, background, blur and noise.
 
-    Face i of a seed does not depend on `count`.
+    Face i depends on the seed but not on `count`.
 
     Parameters
     ----------
@@ -53,13 +53,13 @@ def draw_synthetic_faces(count: int, seed: int, size: int = 96, color: bool = Fa
     size
         Side of the images in pixels, at least 32.
     color
-        RGB instead of gray: the same faces, of which gray is the luma of ITU-R 601-2.
+        Return RGB images; the gray images are their luma (ITU-R 601-2).
 
     Returns
     -------
     LandmarkDataset
         `count` rows with the schema `KAGGLE15`; all landmarks are labeled, accurate to about 0.1 pixels.
-        `groups` is None, since no two faces show the same person.
+        `groups` is None, because no two faces show the same person.
 
     Raises
     ------
@@ -106,7 +106,8 @@ def draw_synthetic_photo(
     Returns
     -------
     tuple
-        The photo, (H, W, 3) uint8 RGB, and its landmarks, (15, 2) float32 in the order of `KAGGLE15`.
+        The photo, (H, W, 3) uint8 RGB, and its landmarks, (15, 2) float32, pixels, in the order of
+        `KAGGLE15`.
 
     Raises
     ------
@@ -181,7 +182,7 @@ def random_face(rng: np.random.Generator) -> Face:
 
 
 def random_rotation(rng: np.random.Generator) -> Floats:
-    """Return a random rotation matrix (3, 3): pitch, then yaw, then roll, from `ROTATIONS`."""
+    """Return a random (3, 3) matrix that rotates by pitch, then yaw, then roll; see `ROTATIONS`."""
     deviations, limits = np.array(ROTATIONS).T
     angles = np.clip(rng.standard_normal(3) * deviations, -limits, limits)
     (sy, sp, sr), (cy, cp, cr) = np.sin(np.radians(angles)), np.cos(np.radians(angles))
@@ -201,7 +202,7 @@ def fit_view(landmarks: Floats, rotation: Floats, rng: np.random.Generator, size
     rotation
         (3, 3) rotation of the head.
     rng
-        Chooses scale and position.
+        Source of the random scale and position.
     size
         Side of the image in pixels.
     """

@@ -1,7 +1,7 @@
 """Geometry of a simple 3-D head: its surface, the curves of its features, and its landmarks.
 
-The unit of length is about 9 cm. Head coordinates: x to the subject's left (right in the image), y down, z
-towards the viewer. The origin is the center of the head, between the temples and slightly below the eyes.
+Head coordinates: x points to the subject's left (right in the image), y down, z toward the viewer. The unit
+is about 9 cm. The origin is the center of the head, between the temples and slightly below the eyes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Face:
     hair_arch: float  # how much lower the hairline is at the sides
     beard: float
     glasses: bool
-    light: tuple[float, float, float]  # unit vector towards the light
+    light: tuple[float, float, float]  # unit vector toward the light
     ambient: float
     exposure: float
     blur: float  # of the rendered image, relative to the distance between the eyes
@@ -95,7 +95,7 @@ def landmark_positions(face: Face) -> Floats:
     left, right = (eye_curve(face, side, np.array([0.0, -1.0, 1.0]), 0.0) for side in (1, -1))
     brows = (brow_curve(face, side, np.array([0.0, 1.0])) for side in (1, -1))
     flat = np.concatenate([np.stack(curve, axis=1) for curve in (left, right, *brows)])
-    flat = flat[[0, 3, 1, 2, 4, 5, 6, 7, 8, 9]]  # both centers precede the corners
+    flat = flat[[0, 3, 1, 2, 4, 5, 6, 7, 8, 9]]  # in KAGGLE15 both eye centers precede the corners
     return np.concatenate(
         [
             surface(face, flat[:, 0], flat[:, 1], FEATURE_LIFT),
@@ -117,7 +117,7 @@ def eye_curve(face: Face, side: int, along: Floats, lid: Floats | float) -> tupl
     side
         1 for the subject's left eye, -1 for the right one.
     along
-        Positions from -1 (inner corner) to 1 (outer corner).
+        Positions along the eye, from -1 (inner corner) to 1 (outer corner).
     lid
         -1 for the upper lid, 1 for the lower lid, 0 for the line through the center.
     """
@@ -143,10 +143,10 @@ def mouth_curve(face: Face, along: Floats, edge: float) -> Floats:
     face
         The face.
     along
-        Positions from -1 (the subject's right corner) to 1 (left corner). All edges meet in the corners.
+        Positions from -1 (the subject's right corner) to 1 (left corner). All edges meet at the corners.
     edge
         -1 and -0.5 for the upper and lower edge of the upper lip, 0.5 and 1 for those of the lower lip, 0 for
-        the line between closed lips.
+        the line between the corners, at which closed lips meet.
     """
     bulge = 1 - along**2
     y = EYE_LEVEL + MOUTH_DROP - 0.08 * face.smile * along**2
@@ -166,7 +166,7 @@ def nose_tip(face: Face) -> Floats:
 
 
 def head_surface(face: Face) -> Floats:
-    """Return points of the whole surface, (n, 3); the convex hull of their projections is the outline."""
+    """Return (n, 3) points of the whole head; the convex hull of their projections is its outline."""
     t = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 19))[:, None]
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)[None]
     ring = np.sqrt(np.maximum(1 - np.abs(t) ** 2.4, 0)) * (1 - face.jaw * np.maximum(t, 0) ** 1.5)

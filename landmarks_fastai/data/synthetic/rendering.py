@@ -1,4 +1,4 @@
-"""Rendering of a face of `head_model`: background, person, lighting, blur and noise."""
+"""Rendering of the faces of `head_model`: background, person, lighting, blur and noise."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ DIRECTIONS: Floats = np.stack(
 """(64, 2) unit vectors, evenly spaced on a circle."""
 
 CIRCLE = DIRECTIONS[::2]
+"""(32, 2) points, evenly spaced on the unit circle."""
 
 OVERSAMPLE = 4
-"""Faces are drawn larger by this factor, then averaged down."""
+"""Faces are drawn larger by this factor, then reduced by averaging."""
 
 LARGE_SIDE = 256
-"""Images with a side of at least this many pixels need less oversampling."""
+"""Images with a longer side of at least this many pixels need less oversampling."""
 
 UNSHADED = 200
-"""Gray value of the layer of shadows that leaves the brightness unchanged; lower values darken."""
+"""Gray value in the layer of shadows that leaves the brightness unchanged; lower values darken."""
 
-FRAME_COLOR: Color = (30, 28, 30)
-"""Of glasses."""
+GLASSES_COLOR: Color = (30, 28, 30)
 
 
 def _hull_indices(points: Floats) -> NDArray[np.int64]:
-    """Return the indices of (n, 2) points on their convex hull: the extreme point in each direction."""
+    """Return the indices of the (n, 2) points on their convex hull: the extreme point in each direction."""
     return np.asarray(np.argmax(points @ DIRECTIONS.T, axis=0), np.int64)
 
 
@@ -78,7 +78,7 @@ def render(face: Face, view: View, size: tuple[int, int], rng: np.random.Generat
     light = _shading(face, view, size)[..., None]
     pixels = np.asarray(pixels * (1 - alpha) + person[..., :3] * light * alpha, np.float32)
     image = Image.fromarray(np.clip(pixels * face.exposure, 0, 255).astype(np.uint8))
-    # always slightly blurred, as by a lens
+    # a slight blur, as of a lens, is always applied
     radius = max(0.35, (0.008 + face.blur) * 2 * face.eye_spread * view.scale)
     pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)
     grain = rng.standard_normal((size[1], size[0], 1), np.float32) * face.noise
@@ -86,7 +86,7 @@ def render(face: Face, view: View, size: tuple[int, int], rng: np.random.Generat
 
 
 def _background(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """Return soft clouds of color with a few rectangles in front."""
+    """Return a smooth random color gradient with a few blurred rectangles in front."""
     base = rng.uniform(20, 230)
     coarse = np.clip(
         base + rng.normal(0, rng.uniform(4, 40), (5, 6, 1)) + rng.normal(0, 6, (5, 6, 3)), 0, 255
@@ -160,7 +160,7 @@ def _shadows(face: Face, view: View, size: tuple[int, int]) -> Image.Image:
 
 
 def _person(face: Face, view: View, size: tuple[int, int]) -> Image.Image:
-    """Return everything with sharp edges, unlit, on a transparent RGBA image of `size`."""
+    """Return the person without lighting, blur and background, as an RGBA image of `size`."""
     factor = OVERSAMPLE if max(size) < LARGE_SIDE else 2
     layer = Image.new("RGBA", (size[0] * factor, size[1] * factor))
     paint = Brush(layer, view, factor)
@@ -290,17 +290,17 @@ def _mouth(face: Face, paint: Brush) -> None:
 
 
 def _glasses(face: Face, paint: Brush) -> None:
-    """Draw thin dark frames in front of the eyes."""
+    """Draw thin dark rims in front of the eyes, their temples and the bridge."""
     for side in (1, -1):
         center = surface(face, np.array(side * face.eye_spread), np.array(EYE_LEVEL + 0.02), 0.12)
         rim = _ellipse(center, 0.27, 0.2)
-        paint.outline(rim, 0.03, FRAME_COLOR)
+        paint.outline(rim, 0.03, GLASSES_COLOR)
         hinge = np.array([side * face.width * 1.02, EYE_LEVEL - 0.02, 0.0])
         paint.outline(
-            np.stack([center + np.array([side * 0.26, -0.03, 0]), hinge]), 0.03, FRAME_COLOR, closed=False
+            np.stack([center + np.array([side * 0.26, -0.03, 0]), hinge]), 0.03, GLASSES_COLOR, closed=False
         )
     bridge = surface(face, np.array([-0.1, 0.1]), np.array([EYE_LEVEL, EYE_LEVEL]), 0.14)
-    paint.outline(bridge, 0.03, FRAME_COLOR, closed=False)
+    paint.outline(bridge, 0.03, GLASSES_COLOR, closed=False)
 
 
 class Brush:
@@ -311,20 +311,20 @@ class Brush:
 
     def _pixels(self, shape: Floats) -> list[tuple[float, float]]:
         # With k = factor, pixel x of the image is the mean of the layer's pixels k x … k x + k - 1, so its
-        # center is at k x + (k - 1) / 2. Pillow truncates the corners of a polygon: half a pixel more rounds
-        # them.
+        # center is at k x + (k - 1) / 2. Pillow truncates the coordinates of a polygon; adding another 0.5
+        # rounds them instead.
         return [(x, y) for x, y in (self.view(shape) * self.factor + self.factor / 2).tolist()]
 
     def __call__(self, shape: Floats, color: Color | int) -> None:
-        """Fill a polygon, (n, 3)."""
+        """Fill a polygon with (n, 3) vertices."""
         self.pen.polygon(self._pixels(shape), fill=color)
 
     def upright(self, shape: Floats, color: Color) -> None:
-        """Fill a polygon, (n, 3), of the body, which does not rotate with the head."""
+        """Fill a polygon with (n, 3) vertices of the body, which does not rotate with the head."""
         Brush(self.layer, self.view.upright, self.factor)(shape, color)
 
     def hull(self, points: Floats, color: Color) -> None:
-        """Fill the outline of a convex body with surface points (n, 3)."""
+        """Fill the outline of a convex body, given (n, 3) points of its surface."""
         self(points[_hull_indices(self.view(points))], color)
 
     def outline(self, shape: Floats, width: float, color: Color, closed: bool = True) -> None:

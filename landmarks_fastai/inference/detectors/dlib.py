@@ -20,7 +20,7 @@ from landmarks_fastai.inference.detectors.base import (
 from landmarks_fastai.utils.progress import Progress
 
 MAX_PIXELS = 1024 * 1024
-"""Larger images are reduced to this many pixels. Nearly all faces from 48 px in the reduced image are then
+"""Larger images are reduced to this many pixels. Nearly all faces of at least 48 px in the reduced image are
 found."""
 
 ALIGNMENT = CropAlignment(0.019, -0.055, 1.254)
@@ -29,11 +29,11 @@ ALIGNMENT = CropAlignment(0.019, -0.055, 1.254)
 def open_dlib(
     cache: Path, progress: Progress | None = None, *, alignment: CropAlignment = ALIGNMENT
 ) -> Detector:
-    """Open dlib's frontal face detector; each image is enlarged once.
+    """Open dlib's frontal face detector; each image is upsampled once.
 
-    Its box is a square from the eyebrows to the chin. It has no confidence but a distance d from the decision
-    threshold; the score is its logistic function, 1 / (1 + exp(-d)), and thus at least 0.5. Crops are always
-    upright, because it finds upright faces only.
+    dlib's box is a square from the eyebrows to the chin. Instead of a confidence, dlib returns a distance d
+    from the decision threshold; the score is its logistic function, 1 / (1 + exp(-d)), and thus at least 0.5.
+    Crops are always upright, because dlib finds upright faces only.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def open_dlib(
         small = np.ascontiguousarray(small)
         with lock:  # the detector stores the image in itself
             found, distances, _ = detector.run(small, 1, 0.0)
-        # right and bottom are the last pixel of the box
+        # right and bottom are the last column and row of pixels in the box
         edges = [(box.left(), box.top(), box.right() + 1, box.bottom() + 1) for box in found]
         corners = np.array(edges, np.float64).reshape(-1, 2, 2) / scale
         sizes = (corners[:, 1] - corners[:, 0]).mean(axis=1)

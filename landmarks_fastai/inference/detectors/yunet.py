@@ -28,10 +28,10 @@ URL = (
 )
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 INPUT_SIZE = 640
-"""Input size of the file. OpenCV's own engine accepts others, its ONNX Runtime engine does not."""
+"""Input size of the network, pixels. OpenCV's own engine accepts others, its ONNX Runtime engine does not."""
 
 ALIGNMENT = CropAlignment(0.008, -0.070, 1.059)
-"""Not measured: it was trained on the same boxes and keypoints as CenterFace, those of WIDER FACE."""
+"""CenterFace's, not measured for YuNet: both were trained on the boxes and keypoints of WIDER FACE."""
 
 
 def download_yunet(
@@ -53,12 +53,12 @@ def download_yunet(
     url, sha256
         Address and SHA-256 of the weights.
     sleep
-        Called with the seconds to wait between two tries.
+        Called with the seconds to wait between two attempts.
 
     Raises
     ------
     RunError
-        If there is no connection, the server refuses, or the file cannot be written.
+        If there is no connection, the server returns an error, or the file cannot be written.
     UserError
         If the downloaded file is not the expected one.
     """
@@ -99,7 +99,7 @@ def open_yunet(
     side, lock = INPUT_SIZE, Lock()
     # as bytes: on Windows OpenCV cannot open paths with characters outside the system's code page
     weights = np.frombuffer(get_weights(cache, progress).read_bytes(), np.uint8)
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns about itself
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 logs a warning
     detector = cv2.FaceDetectorYN.create("onnx", weights, np.empty(0, np.uint8), (side, side))
     cv2.utils.logging.setLogLevel(level)
 
@@ -109,7 +109,7 @@ def open_yunet(
         padded[: small.shape[0], : small.shape[1]] = small[:, :, ::-1]
         with lock:
             _, found = detector.detect(padded)
-        # left, top, width, height, x and y of five keypoints, score
+        # columns: left, top, width, height, x and y of five keypoints, score
         rows = np.empty((0, 15)) if found is None else found.astype(np.float64)
         keypoints = rows[:, 4:14].reshape(-1, 5, 2).swapaxes(0, 1)
         sizes = rows[:, 2:4].T / scale[:, None]

@@ -52,13 +52,13 @@ def test_read_csv_dataset_reads_names_labels_and_schema(folder):
     assert dataset.schema.flip_pairs == (("left", "right"),)
     assert dataset.groups is None
     assert dataset.labeled.tolist() == [[True] * 3, [True, True, False]]
-    # the bounding box is 20 px wide about (30, 17.5), so the crop is 32 px from (14.5, 2), at its own scale
+    # the bounding box is 20 px wide, centered at (30, 17.5): the crop is 32 px from (14.5, 2), not resized
     np.testing.assert_allclose(dataset.points[0], [[25.5, 8], [5.5, 10], [15.5, 23]])
 
 
 def test_read_csv_dataset_crop_image_is_center_crop(folder):
     dataset = read(folder, size=80, crop="image")
-    # 40 px high: from x = 10 to 50, resized to twice its size
+    # the image is 40 px high: the crop is from x = 10 to 50, resized to twice its size
     np.testing.assert_allclose(dataset.points[0, 0], [(40 - 10 + 0.5) * 2 - 0.5, 10.5 * 2 - 0.5])
     expected = make_image().crop((10, 0, 50, 40)).resize((80, 80), Image.Resampling.BILINEAR)
     difference = dataset.images[0].astype(int) - np.asarray(expected)
@@ -89,7 +89,7 @@ def test_read_csv_dataset_row_with_fewer_than_two_landmarks_gets_center_crop(fol
     seed=st.integers(0, 1000),
 )
 def test_map_to_crop_agrees_with_extract_crop(width, height, size, crop_kind, seed):
-    """The colors of the image are its coordinates, so the color under a mapped landmark is its position."""
+    """The colors of the image encode coordinates, so the color at a mapped landmark is its position."""
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     ramp = np.stack([x, y, 0 * x], axis=2).round().astype(np.uint8)
     center, reach = np.array([width, height]) / 2, min(width, height) / 4
@@ -131,7 +131,7 @@ def test_read_csv_dataset_repeats_edge_pixels_outside_image(folder):
 def test_read_csv_dataset_applies_exif_orientation(folder):
     upright = make_image(60, 40)
     exif = Image.Exif()
-    exif[274] = 6  # to be rotated by 90° clockwise
+    exif[274] = 6  # rotate by 90° clockwise to display
     upright.transpose(Image.Transpose.ROTATE_90).save(folder / "rotated.png", exif=exif)
     points = "40,10,20,12,30,25\n"
     (folder / "landmarks.csv").write_text(HEADER + "rotated.png," + points + "a.png," + points)

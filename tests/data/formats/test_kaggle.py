@@ -1,4 +1,4 @@
-"""Reading Kaggle's files, packed in any way, and the error messages for invalid ones."""
+"""Reading Kaggle's files, zipped or not, and error messages for invalid files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ GRAY = " ".join(["7"] * 9216)
 
 
 def pixels(face: int) -> np.ndarray:
-    """Return a different image for each face, in which every gray value occurs."""
+    """Return an image that differs for each face and contains every gray value."""
     return ((np.arange(9216) * (face + 1) + face) % 256).astype(np.uint8).reshape(96, 96, 1)
 
 
 def training_csv(
     rows: int = 3, columns: tuple[str, ...] = (*kaggle.COLUMNS, "Image"), **cells: str
 ) -> list[str]:
-    """Return the lines of a training.csv; `cells` replace those of its second row (line 3)."""
+    """Return the lines of a training.csv; `cells` replace cells of its second row (line 3)."""
     lines = [",".join(columns)]
     for face in range(rows):
         field = {name: str(face + i + 0.25) for i, name in enumerate(kaggle.COLUMNS)}
@@ -85,7 +85,7 @@ def write(tmp_path):
     ],
     ids=["csv", "crlf", "bom and blank lines", "inner zip", "outer zip", "zip with a folder"],
 )
-def test_read_training_is_same_however_packed(write, name, content):
+def test_read_training_gives_same_data_in_any_packing(write, name, content):
     path = write(name, content)
     dataset = read_training(path)
     assert dataset.schema == KAGGLE15

@@ -1,4 +1,4 @@
-"""Synthetic faces: accurate landmarks, reproducible by seed, varied."""
+"""Synthetic faces: accurate landmarks, reproducibility, variety."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from landmarks_fastai.schema import KAGGLE15
 
 @pytest.mark.parametrize("seed", range(12))
 def test_paint_eyeball_iris_is_centered_on_label(seed):
-    """With black irises and everything else white, the center of mass is the label."""
+    """The center of mass of a black iris, with everything else white, is the label."""
     rng = np.random.default_rng(seed)
     white = (255, 255, 255)
     face = dataclasses.replace(
@@ -31,7 +31,7 @@ def test_paint_eyeball_iris_is_centered_on_label(seed):
     )
     view = fit_view(landmark_positions(face), random_rotation(rng), rng, 96)
     eyes = view(landmark_positions(face))[:2]
-    # only white, iris and pupil of each eye, without the edges of the lids
+    # only the white, the iris and the pupil of each eye, without the edges of the lids
     layer = Image.new("RGBA", (96 * OVERSAMPLE, 96 * OVERSAMPLE), "white")
     for side in (1, -1):
         paint_eyeball(face, Brush(layer, view, OVERSAMPLE), side)
@@ -65,7 +65,7 @@ def test_brush_disc_is_centered_on_label():
 
 
 def test_draw_synthetic_faces_images_are_dark_at_eye_labels():
-    """The final image is not shifted against the painted layers: eyes are darkest around their labels."""
+    """The final image is not shifted relative to the painted layers: eyes are darkest at their labels."""
     dataset = draw_synthetic_faces(60, seed=5)
     y, x = np.mgrid[:96, :96]
     offsets = []

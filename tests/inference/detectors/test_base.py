@@ -14,6 +14,6 @@ def test_alignment_places_crop_relative_to_face() -> None:
 
 
 def test_alignment_of_rotated_face_rotates_offset() -> None:
-    # rotated by a quarter turn, right becomes down and down becomes left
+    # rotated by 90 degrees, right becomes down and down becomes left
     boxes = CropAlignment(0.1, -0.2, 1.5).boxes(np.array([[30.0, 40.0]]), np.array([40.0]), np.array([90.0]))
     np.testing.assert_allclose(boxes, [[38 - 30, 44 - 30, 38 + 30, 44 + 30]])

@@ -15,7 +15,7 @@ from landmarks_fastai.inference.detectors.dlib import open_dlib
 
 
 class Rectangle:
-    """dlib's rectangle: right and bottom are the last pixel."""
+    """Stand-in for dlib's rectangle: right and bottom are the last column and row inside it."""
 
     def __init__(self, left: int, top: int, right: int, bottom: int) -> None:
         self.left, self.top = lambda: left, lambda: top
@@ -28,7 +28,7 @@ def open_with_results(
     distances: list[float],
     alignment: CropAlignment,
 ) -> Detector:
-    """Open the detector with a package whose detector always returns the same results."""
+    """Open the detector with a stand-in for dlib that always returns the same results."""
 
     def run(image: NDArray[np.uint8], upsample: int, threshold: float) -> tuple[object, ...]:
         assert image.flags.c_contiguous  # dlib reads noise from other arrays

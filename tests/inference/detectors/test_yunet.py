@@ -118,7 +118,7 @@ def server(monkeypatch: pytest.MonkeyPatch, weights: bytes) -> Iterator[Server]:
 
 @pytest.fixture
 def get_weights(server: Server, weights: bytes) -> GetWeights:
-    """Return a download function for the local server that does not wait between tries."""
+    """Return a download function for the local server that does not wait between attempts."""
     return partial(
         download_yunet,
         url=f"http://127.0.0.1:{server.server_address[1]}/yunet.onnx",
