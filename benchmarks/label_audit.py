@@ -3,7 +3,7 @@
     python benchmarks/label_audit.py --data facial-keypoints-detection.zip
 
 Ten rows get the labels of another row, and the labels of ten are shifted by several pixels. They are injected
-by a file of corrections, so that everything else is as in normal use: the folds of the default config are
+through a file of corrections, so that everything else is as in normal use: the folds of the default config are
 trained with it and audited. An interrupted run is resumed. Writes label_audit.json and label_audit.md;
 results that are in label_audit.json are not computed again.
 """

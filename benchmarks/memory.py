@@ -70,7 +70,7 @@ def render(results: Results) -> str:
         "Peak memory by multiplier",
         f"`python benchmarks/memory.py`: peak memory of the whole process in {ITERATIONS} iterations of the"
         " default config on the CPU.",
-        markdown_table(["multiplier", "faces per epoch", "peak MiB", "difference to multiplier 1"], rows),
+        markdown_table(["multiplier", "faces per epoch", "peak MiB", "difference from multiplier 1"], rows),
     )
 
 

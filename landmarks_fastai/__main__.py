@@ -1,4 +1,4 @@
-"""The command line as ``python -m landmarks_fastai``."""
+"""Entry point of ``python -m landmarks_fastai``."""
 
 from landmarks_fastai.cli import main
 

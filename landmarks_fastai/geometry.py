@@ -97,15 +97,15 @@ def excess_roll(degrees: Floats | float) -> Floats:
 def crop_distance(first: Crop, second: Crop) -> float:
     """Return how much two crops differ in position and size, ignoring roll.
 
-    It is the distance of the centers divided by the geometric mean of the sides, plus the absolute logarithm
-    of the ratio of the sides.
+    It is the distance between the centers divided by the geometric mean of the sides, plus the absolute
+    logarithm of the ratio of the sides.
     """
     distance = math.dist(first.center, second.center)
     return distance / math.sqrt(first.side * second.side) + abs(math.log(first.side / second.side))
 
 
 def center_crop(width: int, height: int) -> Crop:
-    """Return the largest crop in the center of a `width` x `height` image, aligned to whole pixels.
+    """Return the largest centered crop of a `width` x `height` image, aligned to whole pixels.
 
     Without the alignment, an offset of half a pixel would blend each pixel with its neighbor.
     """

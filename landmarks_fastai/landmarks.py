@@ -96,7 +96,7 @@ class Landmarks:
             np.concatenate([part.confidence for part in parts]),
             np.concatenate([part.scales for part in parts]),
             None if None in crops else tuple(crop for part in crops for crop in part or ()),
-            None if None in track_ids else tuple(number for part in track_ids for number in part or ()),
+            None if None in track_ids else tuple(track_id for part in track_ids for track_id in part or ()),
         )
 
     def __len__(self) -> int:

@@ -90,7 +90,7 @@ class LandmarkSchema:
         Raises
         ------
         UserError
-            If a key is missing or its value has the wrong structure.
+            If a required key is missing, or a value has the wrong structure.
         """
         try:
             eyes = entries.get("eyes")
@@ -103,7 +103,7 @@ class LandmarkSchema:
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise UserError(
-                f"a schema needs the keys name, names, flip_pairs, skeleton and eyes: {error!r}"
+                f"a schema has the keys name and names, and optionally flip_pairs, skeleton and eyes: {error!r}"
             ) from error
 
 

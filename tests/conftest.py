@@ -1,7 +1,7 @@
 """Fixtures that tests of several packages share.
 
 dataset             LandmarkDataset of 60 synthetic faces, some of them partially labeled
-kaggle_zip          Path of the development data in Kaggle's layout; skips the test if it is missing
+kaggle_zip          Path of a zip of real faces in Kaggle's layout; skips the test if it is missing
 cache_dir           Path of the cache folder of all tests, applied to every test
 trained_workspace   Path of a folder with the finished run runs/quick and its output train.log
 header              ModelHeader of a small ResNet18 with 64 px inputs
@@ -33,7 +33,7 @@ from landmarks_fastai.schema import KAGGLE15
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
-SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def dataset() -> LandmarkDataset:
 
 @pytest.fixture(scope="session")
 def kaggle_zip() -> Path:
-    """Return the path of the development data in Kaggle's layout."""
+    """Return the path of the zip of real faces in Kaggle's layout, which is not part of the repository."""
     path = SHARED_DATA / "facial-keypoints-detection.zip"
     if not path.is_file():
         pytest.skip(f"{path} is missing")

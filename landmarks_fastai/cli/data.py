@@ -31,8 +31,8 @@ def data(
         Optional[Path],
         typer.Option(
             "--audit",
-            help="Rank the rows of a cross-validation by how likely their labels are wrong. Accepts no other"
-            " option but --out.",
+            help="Rank the rows of a cross-validation by how likely their labels are wrong. Can be"
+            " combined with --out only.",
             metavar="RUN",
         ),
     ] = None,
@@ -45,8 +45,8 @@ def data(
     Prints label counts, suspicious labels and near-duplicates, and draws random rows, raw and augmented.
 
     With --audit, ranks the rows by how much their labels contradict the out-of-fold predictions of
-    `train --folds`, and writes audit.csv and audit.png. When its column action is filled in (drop, unlabel or
-    move), audit.csv is a file for --corrections.
+    `train --folds`, and writes audit.csv and audit.png. Fill in the column action of audit.csv (drop, unlabel
+    or move), and pass the file to --corrections.
 
     For example:
 

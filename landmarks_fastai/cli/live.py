@@ -26,7 +26,7 @@ def live(
     device: DeviceOption = "auto",
     trust_pickle: TrustOption = False,
 ) -> None:
-    """Show the image of a camera with landmarks in a window.
+    """Show the video of a camera with landmarks in a window.
 
     The window also shows the track IDs and the frame rate; q or Esc closes it.
 

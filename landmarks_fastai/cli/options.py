@@ -38,7 +38,7 @@ CorrectionsOption = Annotated[
         "--corrections", help="CSV of corrected labels; `data --audit` writes a template.", metavar="CSV"
     ),
 ]
-SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of all random numbers.")]
+SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Random seed.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 ModelOption = Annotated[
     Optional[Path],

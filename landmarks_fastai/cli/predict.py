@@ -60,7 +60,7 @@ def predict(
         Optional[str],
         typer.Option(
             "--box",
-            help="Box around the only face: its edges in pixels. Default: every detected face.",
+            help="Edges of the box around the only face, in pixels. Default: every detected face.",
             metavar="X0,Y0,X1,Y1",
         ),
     ] = None,
@@ -125,7 +125,7 @@ def _check_options(
 ) -> None:
     """Raise a UserError if options exclude each other."""
     if use_dataset == bool(images):
-        raise UserError("name at least one image, or use --use-dataset instead")
+        raise UserError("specify at least one image, or use --use-dataset instead")
     if not use_dataset and data is not None:
         raise UserError("--data has an effect with --use-dataset only; remove it")
     if use_dataset and options.given:

@@ -23,7 +23,7 @@ def submit(
 ) -> None:
     """Write a submission for Kaggle.
 
-    Predicts the test images of the competition Facial Keypoints Detection.
+    Predicts the test images of the Facial Keypoints Detection competition.
 
     For example:
 

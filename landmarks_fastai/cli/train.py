@@ -73,7 +73,7 @@ def train(
         Optional[Path],
         typer.Option(
             "--resume",
-            help="Resume an interrupted run from its last checkpoint. Accepts no other option.",
+            help="Resume an interrupted run from its last checkpoint. Cannot be combined with other options.",
             metavar="RUN",
         ),
     ] = None,

@@ -46,7 +46,11 @@ def video(
     ] = None,
     fps: Annotated[
         Optional[float],
-        typer.Option("--fps", help="Resample to this frame rate. Default: the frame times of the source."),
+        typer.Option(
+            "--fps",
+            help="Resample to this frame rate; with --from-frames, the frame rate of the images. Default: the"
+            " frame times of the source.",
+        ),
     ] = None,
     start: Annotated[float, typer.Option("--start", help="Start of the excerpt in seconds.")] = 0.0,
     end: Annotated[
@@ -114,14 +118,16 @@ def _check_source(source: Path | None, from_frames: Path | None, cut: bool) -> P
     """Return the video or the folder of frames."""
     if from_frames is None:
         if source is None:
-            raise UserError("name a video, or a folder of images with --from-frames")
+            raise UserError("specify a video, or a folder of images with --from-frames")
         if source.is_dir():
             raise UserError(f"{source}: is a folder; to read its images as frames, use --from-frames")
         return source
     if source is not None:
-        raise UserError("name a video or --from-frames, not both")
+        raise UserError("specify a video or --from-frames, not both")
     if cut:
-        raise UserError("--start and --end select a part of a video; remove them with --from-frames")
+        raise UserError(
+            "--start and --end select a part of a video; they cannot be combined with --from-frames"
+        )
     if not from_frames.is_dir():
         raise UserError(f"--from-frames {from_frames}: no such folder")
     return from_frames

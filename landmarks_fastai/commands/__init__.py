@@ -1,1 +1,1 @@
-"""What each command does, one module a command, without printing."""
+"""What each command does, without printing: one module per command, and the modules that they share."""

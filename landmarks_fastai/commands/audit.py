@@ -1,4 +1,4 @@
-"""Rank the labels of a cross-validation by how probably they are wrong, and write a table for corrections."""
+"""Rank the rows of a cross-validation by how probably their labels are wrong, as a table for corrections."""
 
 from __future__ import annotations
 
@@ -176,9 +176,9 @@ def _audit_sheet(
     """Draw labels and predictions of the given rows."""
     rows = np.array([label_error.row for label_error in label_errors], np.int64)
     shown = dataset.subset(rows)
-    titles = [
+    captions = [
         f"{rank}. {name}: {SHORT_REASONS[label_error.kind]}"
         for rank, (name, label_error) in enumerate(zip(shown.names, label_errors, strict=True), start=1)
     ]
     predicted = predictions.landmarks[rows]
-    return landmark_sheet(shown.images, predicted, truth=shown.landmarks, titles=titles, columns=5)
+    return landmark_sheet(shown.images, predicted, truth=shown.landmarks, captions=captions, columns=5)

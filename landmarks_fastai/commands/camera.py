@@ -90,12 +90,12 @@ def recorded_frames(opencv: Any, capture: Any) -> CapturedFrames:
             if not success:
                 return
             reported = capture.get(opencv.CAP_PROP_POS_MSEC) / 1000
-            # some formats have no times
+            # some formats do not report times
             position = reported if reported > position else position + frame_duration
             while (remaining := started + position - time.monotonic()) > 0:
                 time.sleep(min(remaining, POLL_SECONDS))
                 yield None
-            started -= remaining  # a delay shifts all later frames, which keep their distances
+            started -= remaining  # a delay shifts all later frames, whose intervals stay the same
             yield CapturedFrame(image, position)
     finally:
         capture.release()

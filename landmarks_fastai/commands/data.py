@@ -54,7 +54,7 @@ def describe_data(
     Parameters
     ----------
     config
-        Its section `data` is loaded, its section `augment` is shown.
+        Its section `data` selects the data set, its section `augment` the augmentation of the samples.
     out
         Folder for samples.png.
     cache
@@ -88,10 +88,10 @@ def draw_samples(dataset: LandmarkDataset, config: TrainConfig, out: Path, count
         augmented, points = augment_samples(samples, config)
         images += list(augmented)
         landmarks.append(Landmarks.from_points(points, samples.schema))
-    titles = [*samples.names, *["augmented"] * (len(images) - len(samples))]
+    captions = [*samples.names, *["augmented"] * (len(images) - len(samples))]
     path = out / SAMPLES_NAME
     shown = Landmarks.concatenate(landmarks, samples.schema)
-    save_png(path, landmark_sheet(images, shown, titles=titles, columns=len(samples)))
+    save_png(path, landmark_sheet(images, shown, captions=captions, columns=len(samples)))
     return path
 
 

@@ -177,9 +177,9 @@ def unseen_rows(runs: Sequence[Path], dataset: LandmarkDataset) -> NDArray[np.in
         if len({config.seed for config in configs if config.data.limit is not None}) > 1:
             first, second, *_ = validation
             raise UserError(
-                f"{first}, {second}: data.limit selected other rows for each seed, so the rows that are new"
-                " to all models cannot be identified; evaluate one at a time, on other --data, or with --rows"
-                " all"
+                f"{first}, {second}: data.limit selected different rows, because the seeds differ, so the rows"
+                " that are new to all models cannot be identified; evaluate one at a time, on other --data,"
+                " or with --rows all"
             )
     unseen = reduce(np.intersect1d, validation.values())
     if not len(unseen):
@@ -284,7 +284,7 @@ def write_report(
 def _report_folder(named: Sequence[str | Path], paths: Sequence[Path]) -> Path:
     """Return the folder "evaluation" next to a model, or in the folder of a cross-validation.
 
-    For released models and for several models, it is in the current folder.
+    For released models and for several models, it is in the working directory.
     """
     parent = paths[0].parent if len(paths) == 1 else Path(named[0]) if len(named) == 1 else Path()
     return (Path() if parent == RELEASED_DIR else parent) / REPORT_FOLDER

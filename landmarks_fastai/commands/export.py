@@ -1,4 +1,4 @@
-"""Write a trained model as one file for distribution: at half precision, or for ONNX Runtime."""
+"""Write a trained model as one file for distribution, such as at half precision or for ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def iter_landmarks(face: Landmarks) -> Iterator[tuple[str, float, float, float |
 
 
 def landmark_cells(face: Landmarks) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the CSV cells landmark, x, y and confidence of one face; an unknown confidence is empty."""
+    """Yield the CSV cells name, x, y and confidence of each landmark; an unknown confidence is empty."""
     for name, x, y, confidence in iter_landmarks(face):
         shown = "" if confidence is None else f"{confidence:.{DIGITS}f}"
         yield name, f"{x:.{DIGITS}f}", f"{y:.{DIGITS}f}", shown

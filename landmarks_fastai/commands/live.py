@@ -52,7 +52,7 @@ def run_live(
     mirror: bool | None = None,
     opencv: Any = None,
 ) -> LiveResult:
-    """Show a camera with its landmarks until q, Esc, the window's close button, Ctrl-C or the end of a file.
+    """Show frames and their landmarks until q, Esc, the window's close button, Ctrl-C or the end of a file.
 
     For a camera, the newest frame is shown and frames that arrive meanwhile are skipped. For a file, all
     frames are shown, at their own rate or as fast as `tracker` allows.
@@ -140,7 +140,7 @@ def _draw_frame(image: Image, landmarks: Landmarks, mirror: bool, fps: float) ->
     """Draw the landmarks of all faces, and the frame rate and the track IDs in a corner."""
     if mirror:
         image, landmarks = _mirror(image, landmarks)
-    canvas = draw_landmarks(image, landmarks, labels=number_faces(landmarks))
+    canvas = draw_landmarks(image, landmarks, captions=number_faces(landmarks))
     track_ids = ", ".join(str(track_id) for track_id in landmarks.track_ids or ())
     text = f"{fps:.1f} fps   " + (f"track IDs: {track_ids}" if len(landmarks) else "no face")
     size = max(12, len(canvas) // 30)

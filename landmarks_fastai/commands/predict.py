@@ -64,7 +64,7 @@ def predict_images(
             failed(error if str(path) in str(error) else UserError(f"{path}: {error}"))
             continue
         drawing = out / f"{_unique_stem(path, taken)}_landmarks.png"
-        save_png(drawing, draw_landmarks(image, landmarks, names=names, labels=number_faces(landmarks)))
+        save_png(drawing, draw_landmarks(image, landmarks, names=names, captions=number_faces(landmarks)))
         yield ImageResult(path, (image.shape[1], image.shape[0]), landmarks, drawing)
 
 
@@ -109,9 +109,9 @@ def draw_dataset_samples(predictor: Predictor, dataset: LandmarkDataset, out: Pa
         dataset.schema,
     )
     images = np.repeat(rows.images, 2, axis=0)
-    titles = [f"{name}: {kind}" for name in rows.names for kind in ("label", "prediction")]
+    captions = [f"{name}: {kind}" for name in rows.names for kind in ("label", "prediction")]
     path = out / "dataset.png"
-    save_png(path, landmark_sheet(images, shown, titles=titles, columns=2))
+    save_png(path, landmark_sheet(images, shown, captions=captions, columns=2))
     return path
 
 

@@ -41,7 +41,7 @@ def submit(
     data
         "kaggle", Kaggle's zip, or a folder with its files.
     overwrite
-        Replace `out`.
+        Replace an existing file.
     device, trust_pickle
         See `Predictor.open`.
     cache
@@ -57,7 +57,7 @@ def submit(
     Raises
     ------
     UserError
-        If `out` exists, a model cannot be opened, or as `write_submission`.
+        If `out` exists or a model cannot be opened; see also `write_submission`.
     RunError
         If a download fails or the file cannot be written.
     """

@@ -32,7 +32,7 @@ class VideoResult:
     frames
         Number of frames written.
     seconds
-        Time of the last of them in the source.
+        Time of the last of them in the source, seconds.
     tracks
         Number of different track IDs.
     damage
@@ -121,7 +121,7 @@ def annotate_video(
     start, end
         Seconds of the source; `end` is excluded.
     fps
-        Frames per second, by repeating or dropping frames. None: the times of the source.
+        Frame rate of the outputs, reached by repeating or dropping frames. None: the times of the source.
     draw
         Draw the landmarks on the frames.
     landmark_files
@@ -186,9 +186,9 @@ class _Annotator:
             write(frame.index, time, landmarks)
         if not self._draw or not len(landmarks):
             return frame.image
-        return draw_landmarks(frame.image, landmarks, labels=self._labels(landmarks))
+        return draw_landmarks(frame.image, landmarks, captions=self._captions(landmarks))
 
-    def _labels(self, landmarks: Landmarks) -> list[str] | None:
+    def _captions(self, landmarks: Landmarks) -> list[str] | None:
         """Return the track IDs, or None as long as the video has had fewer than two tracks."""
         if len(self.track_ids) < 2:
             return None

@@ -63,7 +63,9 @@ def import_opencv() -> Any:
         raise UserError("OpenCV is not installed; pip install opencv-python")
     # on Linux, both bundle display libraries, and OpenCV's window would hang
     if "av" in sys.modules and "cv2" not in sys.modules and sys.platform.startswith("linux"):
-        raise UserError("OpenCV cannot open a window after PyAV was imported; run live in a new process")
+        raise UserError(
+            "OpenCV cannot open a window after PyAV was imported; run the preview in a new process"
+        )
     import cv2
 
     if not cv2.currentUIFramework():
@@ -122,7 +124,7 @@ class PreviewWindow:
 
 @contextmanager
 def silence_opencv(opencv: Any) -> Iterator[None]:
-    """Keep OpenCV, its FFmpeg and its Qt from writing to the terminal; errors are raised instead."""
+    """Keep OpenCV, its FFmpeg and its Qt from writing to the terminal."""
     import matplotlib
 
     logging = opencv.utils.logging

@@ -247,8 +247,8 @@ class WingConfig(Options):
     """Logarithmic near zero, absolute beyond `width` (Feng et al. 2018, Wing Loss, eq. 5)."""
 
     name: Literal["wing"] = "wing"
-    width: float = Field(0.05, gt=0, description="w, fraction of the side")
-    curvature: float = Field(0.01, gt=0, description="ε, fraction of the side")
+    width: float = Field(0.05, gt=0, description="w of the paper, fraction of the side")
+    curvature: float = Field(0.01, gt=0, description="ε of the paper, fraction of the side")
 
 
 class LaplaceConfig(Options):
@@ -344,7 +344,7 @@ class TrainingLoopConfig(Options):
 
     epochs: int = Field(25, ge=1, description="number of epochs")
     batch_size: int = Field(32, ge=1, description="rows per iteration")
-    loss: LossConfig = Field(LaplaceConfig(), description="loss of the points")
+    loss: LossConfig = Field(LaplaceConfig(), description="loss function")
     optimizer: OptimizerConfig = Field(AdamWConfig(), description="optimizer")
     schedule: ScheduleConfig = Field(FlatCosConfig(), description="learning rate schedule")
     ema: float = Field(

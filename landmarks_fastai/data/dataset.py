@@ -30,7 +30,8 @@ class LandmarkDataset:
     source
         Where the rows come from, for messages.
     digest
-        SHA-256, as hex, of the data or of the files that it was read from: equal digests mean equal rows.
+        SHA-256, as hex, of the data or of the files that it was read from, before corrections and the
+        selection of rows, which do not change it.
     groups
         (N,) int64; rows with the same number (one person, one scene) must stay on the same side of a split.
         None if unknown; a split then detects near-duplicates.

@@ -255,8 +255,8 @@ def _remove_pose(aligned: Complex, labeled: Mask, shape: Complex) -> Complex:
         distances = np.tile(np.hypot(*np.split(residuals, 2, axis=1)), 2)
         weights = mask / (spread * np.maximum(spread, distances))
         gram = (weights @ products).reshape(-1, *prior.shape) + prior
-        factors = np.linalg.solve(gram, ((weights * deviations) @ basis)[..., None])[..., 0]
-        residuals = deviations - factors @ basis.T
+        coefficients = np.linalg.solve(gram, ((weights * deviations) @ basis)[..., None])[..., 0]
+        residuals = deviations - coefficients @ basis.T
         x, y = np.split(residuals, 2, axis=1)
         spread = np.tile(_spread(shape + x + 1j * y, known, shape), 2)
     return np.asarray(shape + x + 1j * y)
@@ -266,11 +266,11 @@ def _principal_components(deviations: Floats, known: Mask, spread: Floats) -> tu
     """Return up to `MODES` principal components of (N, 2K) deviations, (2K, M), and their variances, (M,)."""
     counts = known.sum(axis=1)
     has_most = counts >= 0.8 * counts.max()
-    number = min(MODES, int(has_most.sum()) // ROWS_PER_MODE)
+    n_modes = min(MODES, int(has_most.sum()) // ROWS_PER_MODE)
     # clipped, so that a single wrong label does not determine a component
     clipped = np.clip(deviations[has_most], -3 * spread, 3 * spread)
     variances, components = np.linalg.eigh(clipped.T @ clipped / len(clipped))
-    return components[:, components.shape[1] - number :], variances[len(variances) - number :]
+    return components[:, components.shape[1] - n_modes :], variances[len(variances) - n_modes :]
 
 
 def _to_real(points: Complex) -> Floats:

@@ -20,6 +20,7 @@ CONFIDENCE_RADIUS = 0.025
 """Maximum error along x and along y of an accurate landmark, as a fraction of the side of its crop."""
 
 BINS = 10
+"""Number of bins, each with the same number of landmarks."""
 
 _erf = np.frompyfunc(math.erf, 1, 1)  # scipy's would be slow to import, and every prediction needs it
 
@@ -130,8 +131,9 @@ class Calibration:
         ``|mean_confidence - observed|``, weighted by their landmarks. Unlike there, the bins hold equal
         numbers of landmarks; most bins of equal width would be nearly empty.
     rank_correlation
-        Spearman's rank correlation of the confidence with the negative distance to the label: 1 if the order
-        of the confidences is that of the distances, 0 if they are unrelated. NaN if all values are equal.
+        Spearman's rank correlation of the confidence with the negative distance to the label: 1 if a
+        higher confidence always means a smaller distance, 0 if they are unrelated. NaN if all confidences or
+        all distances are equal.
     scale_factor
         `fit_scale_factor` of these landmarks: 1 if the scales are neither too small nor too large.
     bins
@@ -191,7 +193,7 @@ def measure_calibration(
         )
         for rows in np.array_split(np.arange(len(known_scales)), min(BINS, len(known_scales)))
     )
-    gaps = [one.landmarks * abs(one.mean_confidence - one.observed) for one in bins]
+    gaps = [group.landmarks * abs(group.mean_confidence - group.observed) for group in bins]
     return Calibration(
         landmarks=len(known_scales),
         radius=radius,
@@ -206,13 +208,14 @@ def measure_calibration(
 
 def _errors_and_scales(pred: ArrayLike, true: ArrayLike, scales: ArrayLike) -> tuple[Floats, Floats]:
     """Return the (M, 2) errors and the (M,) scales of the landmarks that have both a label and a scale."""
-    predicted, expected, spread = (np.asarray(array, np.float64) for array in (pred, true, scales))
-    if predicted.shape != expected.shape or predicted.shape != (*spread.shape, 2):
+    points, labels, spreads = (np.asarray(array, np.float64) for array in (pred, true, scales))
+    if points.shape != labels.shape or points.shape != (*spreads.shape, 2):
         raise UserError(
-            f"points (N, K, 2) need scales (N, K), not {predicted.shape}, {expected.shape} and {spread.shape}"
+            "predicted points, labels and scales must be (N, K, 2), (N, K, 2) and (N, K), not"
+            f" {points.shape}, {labels.shape} and {spreads.shape}"
         )
-    known = np.isfinite(expected).all(axis=-1) & np.isfinite(spread)
-    return predicted[known] - expected[known], spread[known]
+    known = np.isfinite(labels).all(axis=-1) & np.isfinite(spreads)
+    return points[known] - labels[known], spreads[known]
 
 
 def _rank_correlation(first: Floats, second: Floats) -> float:
@@ -220,6 +223,6 @@ def _rank_correlation(first: Floats, second: Floats) -> float:
     from scipy.stats import rankdata
 
     ranks = rankdata(first), rankdata(second)
-    if min(np.ptp(one) for one in ranks) == 0:
+    if min(map(np.ptp, ranks)) == 0:
         return math.nan
     return float(np.corrcoef(*ranks)[0, 1])

@@ -1,8 +1,8 @@
 """Ranking of probable label errors: labels far from out-of-fold predictions.
 
 A difficult face is not a label error. Each distance is therefore divided by the error that the model expects
-and by the median for that landmark. Faces are then compared in two ways, because a single wrong landmark and
-a row that is shifted or belongs to another face differ from the predictions in different ways.
+and by the median for that landmark. Faces are then compared in two ways, because a single wrong landmark differs
+from the predictions in another way than labels that are all shifted or belong to another face.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from landmarks_fastai.evaluation.out_of_fold import OutOfFoldPredictions
 Floats = NDArray[np.float64]
 
 EPSILON = 1e-3
-"""Lower bound of values that are divided by or whose logarithm is taken."""
+"""Lower bound of divisors and of values whose logarithm is taken."""
 
 ALIGNED_SHARE = 0.8
-"""A face is shifted if the length of the mean offset is at least this fraction of the mean distance."""
+"""A face is shifted if the length of its mean offset exceeds this fraction of its mean distance."""
 
 MAD_TO_DEVIATION = 1.4826
 """Ratio of the standard deviation of a normal distribution to its median absolute deviation."""
@@ -39,7 +39,7 @@ class LabelError:
     Parameters
     ----------
     row
-        Its index in the data set.
+        Index of the face in the data set.
     score
         How much the face deviates from the others, in robust standard deviations (`rank_label_errors`).
     kind

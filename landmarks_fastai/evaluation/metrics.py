@@ -167,7 +167,7 @@ def nme(pred: ArrayLike, true: ArrayLike, normalizer: ArrayLike) -> Floats:
     sums = np.where(labeled, distances, 0.0).sum(axis=1)
     divisor = np.asarray(normalizer, np.float64)
     if divisor.shape != counts.shape:
-        raise UserError(f"{len(counts)} faces need {len(counts)} normalizers, not {divisor.shape}")
+        raise UserError(f"{len(counts)} faces need {len(counts)} normalizers, not shape {divisor.shape}")
     usable = (counts > 0) & (divisor > 0) & np.isfinite(divisor)
     return np.where(usable, sums / np.where(usable, counts * divisor, 1.0), np.nan)
 
@@ -258,12 +258,12 @@ def check_pair(pred: ArrayLike, true: ArrayLike) -> tuple[Floats, Floats]:
     UserError
         If they are not (N, K, 2), or differ in shape.
     """
-    predicted, expected = _as_points(pred), _as_points(true)
-    if predicted.shape != expected.shape:
+    predicted, labels = _as_points(pred), _as_points(true)
+    if predicted.shape != labels.shape:
         raise UserError(
-            f"predicted and true points must have the same shape, not {predicted.shape} and {expected.shape}"
+            f"predicted and true points must have the same shape, not {predicted.shape} and {labels.shape}"
         )
-    return predicted, expected
+    return predicted, labels
 
 
 def is_labeled(true: Floats) -> NDArray[np.bool_]:
@@ -291,6 +291,6 @@ def _as_points(points: ArrayLike) -> Floats:
 
 def _labeled_differences(pred: ArrayLike, true: ArrayLike) -> Floats:
     """Return predicted minus true coordinates of the labeled landmarks, (M, 2)."""
-    predicted, expected = check_pair(pred, true)
-    labeled = is_labeled(expected)
-    return predicted[labeled] - expected[labeled]
+    predicted, labels = check_pair(pred, true)
+    labeled = is_labeled(labels)
+    return predicted[labeled] - labels[labeled]

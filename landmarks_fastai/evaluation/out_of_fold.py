@@ -32,7 +32,7 @@ class OutOfFoldPredictions:
         (N,) int64, the fold of each row, from 1.
     landmarks
         Predicted landmarks of the N rows, in pixels of the data set's images. Their scales are NaN if they
-        were read from a file, which holds confidences only.
+        were read from a file, which contains only confidences.
     """
 
     folds: NDArray[np.int64]

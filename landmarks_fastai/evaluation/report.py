@@ -265,7 +265,7 @@ def _check_input(pred: Floats, true: Floats, schema: LandmarkSchema, complete: N
             f"schema {schema.name} has {len(schema)} landmarks, but the faces have {true.shape[1]}"
         )
     if complete.shape != (len(true),):
-        raise UserError(f"{len(true)} faces need {len(true)} values of complete, not {complete.shape}")
+        raise UserError(f"{len(true)} faces need {len(true)} values of complete, not shape {complete.shape}")
     labeled = is_labeled(true)
     if not labeled.any():
         raise UserError("no landmark is labeled: evaluation needs labels")

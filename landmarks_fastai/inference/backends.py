@@ -69,7 +69,7 @@ def torch_backend(network: nn.Module, header: ModelHeader, device: str) -> Backe
 def onnx_backend(model: LoadedModel) -> tuple[Backend, str]:
     """Return a backend that runs an ONNX Runtime session (normalization included), and its device."""
     session: Any = model.session
-    available = [port.name for port in session.get_outputs()]
+    available = [output.name for output in session.get_outputs()]
     outputs = [name for name in ("points", "scales") if name in available]
 
     def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:

@@ -49,7 +49,7 @@ DETECTORS: Mapping[str, Callable[[Path, Progress | None], Detector]] = {
 
 
 def choose_detector(name: str, schema: LandmarkSchema) -> str:
-    """Return `name`, or for "auto" the default face detector if the landmarks are a face's, else "none"."""
+    """Return `name`; for "auto", the default face detector if the schema has eyes, else "none"."""
     if name != AUTO:
         return name
     return NO_DETECTOR if schema.eyes is None else DEFAULT_DETECTOR

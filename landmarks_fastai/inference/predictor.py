@@ -177,7 +177,7 @@ class Predictor:
     def _predict_faces(self, faces: Sequence[tuple[Image, Crop]], batch_size: int, flip: bool) -> Landmarks:
         """Predict the landmarks of faces, each given by an image and a crop of it."""
         if flip and not self.schema.flip_pairs:
-            raise UserError(f"flip: schema {self.schema.name} has no flip pairs")
+            raise UserError(f"--flip: schema {self.schema.name} has no flip pairs; remove --flip")
         size, channels = self.header.input_size, self.header.channels
         points = np.empty((len(faces), len(self.schema), 2), np.float32)
         scales = np.empty(points.shape[:2], np.float32)
@@ -226,7 +226,9 @@ def crops_from_boxes(image: Image, boxes: ArrayLike | None) -> list[Crop]:
         large.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
-        raise UserError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        raise UserError(
+            f"an image must be (H, W), (H, W, 1) or (H, W, 3) uint8, not {image.shape} {image.dtype}"
+        )
     height, width = image.shape[:2]
     if boxes is None:
         return [center_crop(width, height)]
@@ -239,7 +241,7 @@ def crops_from_boxes(image: Image, boxes: ArrayLike | None) -> list[Crop]:
     for x0, y0, x1, y1 in rows.tolist():
         name = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
         if not np.isfinite((x0, y0, x1, y1)).all() or x1 <= x0 or y1 <= y0:
-            raise UserError(f"{name}: x0 < x1 and y0 < y1 are needed, in pixels")
+            raise UserError(f"{name}: its edges must be finite, with x0 < x1 and y0 < y1")
         if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
             raise UserError(f"{name}: outside the image of {width} x {height} pixels")
         side = max(x1 - x0, y1 - y0)

@@ -39,9 +39,9 @@ class ModelHeader(BaseModel):
     input_size
         Side of the network input in pixels.
     mean, std
-        One value per channel; pixels are normalized by ``(byte / 255 - mean) / std``.
+        One value per channel; pixels are normalized by ``(pixel / 255 - mean) / std``.
     landmark_schema
-        Names of the landmarks; "schema" in JSON, because pydantic reserves that attribute.
+        Names of the landmarks; the key in JSON is "schema", a name that pydantic reserves as an attribute.
     mean_shape
         K mean landmark positions (x, y) in the training crops, as fractions of the side.
     label_bias
@@ -53,7 +53,7 @@ class ModelHeader(BaseModel):
     config
         The complete training config.
     metrics
-        Scores on the validation set.
+        Metrics on the validation set.
     created, package_version
         When and by which version the model was trained.
     coordinates

@@ -29,7 +29,7 @@ class LoadedModel:
         on the CPU.
     session
         ONNX Runtime session that maps "image", (B, C, S, S) float32 from 0 to 255, to "points", (B, K, 2)
-        pixels of the input, and, if the model estimates confidence, to "scales", (B, K).
+        pixels of the input, and, if the head predicts scales, to "scales", (B, K) in the same unit.
     """
 
     path: Path

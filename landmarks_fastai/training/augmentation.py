@@ -10,8 +10,8 @@ To add an augmentation:
    points, and add it to `AUGMENTATIONS`. Images are (B, C, S, S) from 0 to 1, points (B, K, 2) pixels.
 3. Transform the points by the matrix of the images, with `warp_points`, which also masks those that leave the
    image. Nothing fails if this is forgotten: the network is trained on wrong labels.
-4. Mirroring is not part of the function: `AugmentBatch` does it for the option classes in `_mirror_options`.
-   Add the class there if it has the options `flip` and `label_bias`.
+4. Do not mirror in the function: `AugmentBatch` does it for the option classes in `_mirror_options`. Add the
+   class there if it has the options `flip` and `label_bias`.
 """
 
 from __future__ import annotations
@@ -192,19 +192,19 @@ def _per_image(values: Tensor) -> Tensor:
 
 # --- the augmentations ---------------------------------------------------------------------------
 
-# ranges of the changes in a hard example, see StandardAugment.hard
+# strengths of the changes in a hard example, see `StandardAugment.hard`
 
 HARD_ROTATE = 60.0
 """Maximum rotation, ± degrees."""
 
 HARD_BLUR = 0.03
-"""Maximum standard deviation of the blur as a fraction of the side: comparable to a face 16 pixels wide."""
+"""Maximum standard deviation of the blur as a fraction of the side: about as blurry as a face 16 pixels wide."""
 
 HARD_DARK = 0.15
-"""Minimum factor of the brightness."""
+"""Minimum factor by which pixel values are multiplied."""
 
 HARD_NOISE = 0.08
-"""Maximum standard deviation of the noise as a fraction of white."""
+"""Maximum standard deviation of the noise, for pixel values from 0 to 1."""
 
 HARD_COVER = 0.3
 """Maximum erased fraction of the image."""
@@ -242,7 +242,7 @@ def standard(images: Tensor, points: Tensor, size: int, options: StandardAugment
 def original(images: Tensor, points: Tensor, size: int, options: OriginalAugment) -> tuple[Tensor, Tensor]:
     """Apply the augmentation of the original config.
 
-    First pixel values change: brightness, contrast, color, sharpness and erasing. Then the image is resized
+    Pixel values change first: brightness, contrast, color, sharpness and erasing. Then each image is resized
     to a random side up to `size`, placed at random, cropped, resized to `size`, and rotated.
     """
     images = _original_pixels(images, options)

@@ -45,7 +45,7 @@ class LandmarkMetric(Metric):
         self.reset()
 
     def reset(self) -> None:
-        """Discard the points of the previous epoch."""
+        """Discard the points of the previous validation."""
         self.predicted: list[Tensor] = []
         self.labels: list[Tensor] = []
 

@@ -140,7 +140,7 @@ class RestoreCheckpoint(Callback):
     Parameters
     ----------
     state
-        Content of the file `last_checkpoint`.
+        Content of the file at `last_checkpoint`.
     """
 
     order = 95

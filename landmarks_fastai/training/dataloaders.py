@@ -1,6 +1,7 @@
 """fastai DataLoaders of a landmark data set.
 
-The images are in memory once, as uint8, and each batch is indexed in one step, without Python code per row.
+The images are held in memory once, as uint8, and each batch is indexed in one step, without Python code per
+row.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ IMAGENET_STATISTICS = PixelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.22
 
 def pixel_statistics(images: NDArray[np.uint8], channels: int) -> PixelStatistics:
     """Return the statistics of (N, S, S, C) uint8 images; those of gray images are repeated for RGB."""
-    # 500 images or more determine three digits; converting all of them to floats would need a lot of memory
+    # 500 images or more give three digits; converting all of them to floats would need a lot of memory
     sample = images[:: max(1, len(images) // 500)] / np.float32(255)
     mean = np.broadcast_to(sample.mean((0, 1, 2)), channels)
     std = np.broadcast_to(sample.std((0, 1, 2)), channels)
@@ -223,7 +224,7 @@ def _batch_size(split: Split, config: TrainConfig) -> int:
     if batch_size == 1 and size <= 32:  # the last stage is 1 x 1: batch normalization sees a single value
         raise UserError(
             f"training.batch_size: batches of one row cannot be used at {size} px; at least 2 rows per batch"
-            f" are needed, and at least 2 training rows (there are {per_epoch})"
+            f" are needed, and at least 2 training rows per epoch (there are {per_epoch})"
         )
     return batch_size
 

@@ -33,7 +33,7 @@ class ExponentialMovingAverage(Callback):
         self.trained: dict[str, Tensor] | None = None
 
     def before_fit(self) -> None:
-        """Start from the current weights, unless a checkpoint has restored an average."""
+        """Start from the current weights, unless there is an average from an earlier fit."""
         if self.average is None:
             self.average = _copy_state(self.model)
 

@@ -29,7 +29,8 @@ class EstimateLabelBias(Callback):
     run_valid = False
 
     RATE = 0.02
-    """Fraction of each batch's correction that is applied: averages noise, and converges within an epoch."""
+    """Fraction of each batch's correction that is applied: small enough to average out noise, large enough to
+    converge within an epoch."""
 
     def __init__(self, augment: AugmentBatch) -> None:
         self.augment = augment

@@ -170,7 +170,7 @@ class TorchOptimizer(OptimWrapper):
 
 
 def _optimizer(options: OptimizerConfig) -> Callable[..., OptimWrapper]:
-    """Return a function that creates the optimizer, as fastai's `opt_func`."""
+    """Return a function that creates the optimizer, for fastai's `opt_func`."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return partial(TorchOptimizer, opt=partial(kinds[options.name], fused=True))
 

@@ -55,7 +55,7 @@ def mse(error: Tensor, options: MSEConfig) -> Tensor:
 
 
 def smooth_l1(error: Tensor, options: SmoothL1Config) -> Tensor:
-    """Return the loss that is squared up to `beta` and absolute beyond (Girshick 2015, Fast R-CNN, eq. 3)."""
+    """Return the loss that is quadratic up to `beta` and linear beyond (Girshick 2015, Fast R-CNN, eq. 3)."""
     return functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=options.beta)
 
 
@@ -106,8 +106,8 @@ class MaskedLoss:
     For a batch without labels, loss and gradient are zero.
 
     For log scales, the third value of a (B, K, 3) prediction, the negative log-likelihood of the Laplace
-    distribution is added, weighted by `SCALE_WEIGHT`. Its error is detached, so that the scales do not affect
-    the points; `LaplaceConfig` trains points and scales by this likelihood alone. For bins, the values after
+    distribution is added, weighted by `SCALE_WEIGHT` and with detached points, so that it trains only the
+    scales. With `LaplaceConfig`, this likelihood alone trains points and scales. For bins, the values after
     the third, their cross-entropy is added, weighted by `SIMCC_WEIGHT`.
 
     Parameters

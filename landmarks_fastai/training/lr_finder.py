@@ -33,9 +33,9 @@ def find_lr(
     folder
         Folder of the plot.
     cache
-        Folder for downloaded and parsed data; `default_cache_dir` if None.
+        Folder for downloaded and parsed data; the user's cache folder if None.
     progress
-        Receives the progress of a download.
+        Called with the bytes of a download, done and in total.
 
     Returns
     -------

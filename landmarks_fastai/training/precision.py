@@ -7,7 +7,7 @@ from fastai.callback.core import Callback
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return the dtype of autocast for an option `training.precision`; None for float32.
+    """Return the dtype of autocast for a value of `training.precision`; None for float32.
 
     "auto" is bfloat16 if the device supports it in hardware. Elsewhere it is emulated: on a CPU without
     AVX512-BF16, it was sixteen times slower than float32.

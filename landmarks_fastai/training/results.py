@@ -1,4 +1,4 @@
-"""The results of a run: the evaluation of the learner, and files of scores, plots, models and model card."""
+"""The results of a run: evaluating the learner, and writing scores, plots, models and the model card."""
 
 from __future__ import annotations
 

@@ -121,13 +121,13 @@ def train_run(
     folder
         The run folder; created if needed.
     cache
-        Folder for downloaded and parsed data; `default_cache_dir` if None.
+        Folder for downloaded and parsed data; the user's cache folder if None.
     reporter
         Receives the progress of training; if None, nothing is reported.
     overwrite
         Allow `folder` to contain an earlier run, which is deleted when the new one is ready to train.
     progress
-        Receives the progress of a download.
+        Called with the bytes of a download, done and in total.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def resume_run(
     reporter: Reporter | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Continue an interrupted run from its last checkpoint, with the result of an uninterrupted run.
+    """Continue an interrupted run from its last checkpoint; the result is that of an uninterrupted run.
 
     Parameters
     ----------

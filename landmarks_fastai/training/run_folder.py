@@ -49,12 +49,12 @@ def is_taken(folder: Path) -> bool:
 
 
 def check_available(folder: Path, overwrite: bool) -> None:
-    """Raise UserError if the folder is not empty, unless it may be overwritten.
+    """Check that a new run may use the folder.
 
     Raises
     ------
     UserError
-        If it is not empty and `overwrite` is False.
+        If it is not empty, see `is_taken`, and `overwrite` is False.
     """
     if is_taken(folder) and not overwrite:
         raise UserError(f"{folder}: not empty; choose another --out, or use --overwrite or --resume")

@@ -1,6 +1,6 @@
 """fastai transforms of the data block: loading rows, splitting protocols, resizing, normalizing points.
 
-Points are in pixels of the image until `NormalizePoints`, the last step, whose `decodes` maps them back.
+Points are in pixels of the image until `NormalizePoints`, their last step, whose `decodes` maps them back.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def download(
     digest
         Computes the digest of a file as hex; `git_blob_sha1` if None.
     hint
-        What the user can do instead of downloading, for messages; if None, use a local file with --data.
+        What the user can do instead of downloading, for messages; if None, to use a local file with --data.
     timeout
         Seconds without data after which the connection counts as broken.
     sleep

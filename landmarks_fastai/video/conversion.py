@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import av
 
 BT709, UNSPECIFIED, BT601 = 1, 2, 5
-"""Color matrices, by their numbers in ITU-T H.273."""
+"""Codes of color matrices (ITU-T H.273, MatrixCoefficients)."""
 
 MPEG_RANGE = 1
-"""FFmpeg's number of the limited color range: luma from 16 to 235."""
+"""FFmpeg's code of the limited color range: luma from 16 to 235."""
 
 HD_HEIGHT = 720
 """Height in pixels from which players assume BT.709."""

@@ -29,7 +29,7 @@ def draw_landmarks(
     truth: Landmarks | None = None,
     names: bool = False,
     skeleton: bool = True,
-    labels: Sequence[str] | None = None,
+    captions: Sequence[str] | None = None,
 ) -> Image8:
     """Draw the landmarks of all faces on a copy of an image.
 
@@ -50,7 +50,7 @@ def draw_landmarks(
         Draw the name of each landmark next to it; names for which there is no space are omitted.
     skeleton
         Draw the skeleton of the schema.
-    labels
+    captions
         N texts, such as track IDs, drawn above the faces.
 
     Returns
@@ -64,19 +64,19 @@ def draw_landmarks(
         If the image has another shape, or the numbers of faces do not agree.
     """
     canvas = to_rgb(image)
-    for what, given in (("labeled faces", truth), ("labels", labels)):
+    for what, given in (("labeled faces", truth), ("captions", captions)):
         if given is not None and len(given) != len(landmarks):
             raise UserError(f"{len(landmarks)} faces need {len(landmarks)} {what}, not {len(given)}")
     for face in range(len(landmarks)):
-        label = None if labels is None else labels[face]
+        caption = None if captions is None else captions[face]
         _draw_face(
-            canvas, landmarks[[face]], None if truth is None else truth[[face]], names, skeleton, label
+            canvas, landmarks[[face]], None if truth is None else truth[[face]], names, skeleton, caption
         )
     return canvas
 
 
 def number_faces(landmarks: Landmarks) -> list[str] | None:
-    """Return a label for each face of an image: its track ID or index; None for fewer than two faces."""
+    """Return a caption for each face of an image: its track ID or index; None for fewer than two faces."""
     if len(landmarks) < 2:
         return None
     return [str(number) for number in landmarks.track_ids or range(len(landmarks))]
@@ -88,7 +88,7 @@ def _draw_face(
     truth: Landmarks | None,
     names: bool,
     skeleton: bool,
-    label: str | None,
+    caption: str | None,
 ) -> None:
     """Draw one face, in place."""
     schema, points, confidence = face.schema, face.points[0].astype(np.float64), face.confidence[0]
@@ -110,8 +110,8 @@ def _draw_face(
         draw_stroke(canvas, point, point, radius, color, inner=inner)
     if names:
         _draw_names(canvas, points, true_points, schema, radius + rim)
-    if label is not None:
-        _draw_label(canvas, points, label, radius + rim)
+    if caption is not None:
+        _draw_caption(canvas, points, caption, radius + rim)
 
 
 def _draw_skeleton(canvas: Image8, points: Floats, schema: LandmarkSchema, thin: float, rim: float) -> None:
@@ -178,7 +178,7 @@ def _draw_names(
     for index in known:
         point, outward = points[index], points[index] - points[known].mean(axis=0)
         extent = text_size(schema.names[index], size)
-        for box, anchor in _label_boxes(point, outward, extent, radius + 0.25 * size, size):
+        for box, anchor in _name_boxes(point, outward, extent, radius + 0.25 * size, size):
             inside = min(box) >= 0 and box[2] <= width and box[3] <= height
             if inside and not any(_overlap(box, other) for other in occupied):
                 placed.append((index, box, anchor))
@@ -193,22 +193,22 @@ def _draw_names(
         )
 
 
-def _draw_label(canvas: Image8, points: Floats, label: str, radius: float) -> None:
+def _draw_caption(canvas: Image8, points: Floats, caption: str, radius: float) -> None:
     """Draw a text centered above the landmarks, or below them if there is no space above."""
     known = points[np.isfinite(points).all(axis=1)]
     if not len(known):
         return
     size = round(min(max(11.0, 0.16 * _face_size(points, canvas)), 96.0))
-    width, height = text_size(label, size)
+    width, height = text_size(caption, size)
     low, high = known.min(axis=0), known.max(axis=0)
     top = low[1] - radius - 0.5 * size - height
     if top < 0:
         top = min(high[1] + radius + 0.5 * size, canvas.shape[0] - height)
     left = min(max((low[0] + high[0] - width) / 2, 0), max(canvas.shape[1] - width, 0))
-    draw_text(canvas, round(left), round(max(top, 0)), label, size, STYLE.truth, STYLE.outline)
+    draw_text(canvas, round(left), round(max(top, 0)), caption, size, STYLE.truth, STYLE.outline)
 
 
-def _label_boxes(
+def _name_boxes(
     point: Floats, outward: Floats, extent: tuple[int, int], nearest: float, step: float
 ) -> Iterator[tuple[Box, Floats]]:
     """Yield candidate boxes of a text around a point, nearest first, each with its place nearest to it."""

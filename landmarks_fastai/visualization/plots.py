@@ -37,7 +37,7 @@ MAX_MARKED = 12
 MAX_LARGE_ROWS = 30
 """A plot with more landmarks than this has smaller rows."""
 
-DECIMATED_STEPS = 4000
+MIN_INTERVALS = 4000
 """A long curve is divided into at least this many intervals, of which two steps each are plotted."""
 
 
@@ -49,7 +49,7 @@ class _Panel:
     """A panel of `plot_history`: title, y label, label of each column, and factor of the values."""
 
     title: str
-    unit: str
+    y_label: str
     labels: Mapping[str, str]
     factor: float = 1.0
 
@@ -123,7 +123,7 @@ def _draw_panel(
         if best is not None and key in ("rmse", "nme"):
             title += f": {values[best]:.2f} {label} at epoch {epochs[best]:g}"
             axes.plot(epochs[best], values[best], "o", color=STYLE.series[1], markersize=6, zorder=4)
-    style_axes(axes, title, "epoch", panel.unit)
+    style_axes(axes, title, "epoch", panel.y_label)
     axes.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     if "lr" in panel.labels:
@@ -160,10 +160,10 @@ def plot_schedule(lrs: ArrayLike, momenta: ArrayLike | None = None) -> Figure:
     if not len(panels[0][2]):
         raise UserError("the schedule has no step, so there is no curve to plot")
     figure = new_figure(6.4, 2.8 * len(panels))
-    for number, (title, unit, values) in enumerate(panels, start=1):
+    for number, (title, y_label, values) in enumerate(panels, start=1):
         axes = figure.add_subplot(len(panels), 1, number)
         axes.plot(*_decimate(values), color=STYLE.series[number - 1], linewidth=STYLE.line_width)
-        style_axes(axes, title, "step" if number == len(panels) else "", unit)
+        style_axes(axes, title, "step" if number == len(panels) else "", y_label)
         axes.set_xlim(0, len(values))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.yaxis.set_major_formatter("{x:g}")
@@ -407,7 +407,7 @@ def _decimate(values: Floats) -> tuple[NDArray[np.int64], Floats]:
         The steps that are kept, and their values.
     """
     steps = np.arange(len(values))
-    interval = len(values) // DECIMATED_STEPS
+    interval = len(values) // MIN_INTERVALS
     if interval < 2:
         return steps, values
     intervals = values[: len(values) // interval * interval].reshape(-1, interval)

@@ -21,7 +21,7 @@ def landmark_sheet(
     landmarks: Landmarks,
     *,
     truth: Landmarks | None = None,
-    titles: Sequence[str] | None = None,
+    captions: Sequence[str] | None = None,
     columns: int = 8,
     scale: int | None = None,
 ) -> Image8:
@@ -35,8 +35,8 @@ def landmark_sheet(
         N faces, each in pixels of its image.
     truth
         Labels of the same N faces.
-    titles
-        N captions; one that is too long for its image is truncated with "…".
+    captions
+        N texts below the images; one that is too long for its image is truncated with "…".
     columns
         Number of images per row.
     scale
@@ -51,17 +51,17 @@ def landmark_sheet(
     Raises
     ------
     UserError
-        If there is no image, the numbers of images, faces and titles do not agree, or `columns` or `scale` is
+        If there is no image, the numbers of images, faces and captions do not agree, or `columns` or `scale` is
         less than 1.
     """
     count = len(images)
     if not count:
         raise UserError("a sheet needs at least one image")
-    for what, given in (("faces", landmarks), ("labeled faces", truth), ("titles", titles)):
+    for what, given in (("faces", landmarks), ("labeled faces", truth), ("captions", captions)):
         if given is not None and len(given) != count:
             raise UserError(f"a sheet of {count} images needs {count} {what}, not {len(given)}")
     if columns < 1 or (scale is not None and scale < 1):
-        raise UserError(f"a sheet needs at least 1 column and scale 1, not {columns} and {scale}")
+        raise UserError(f"columns and scale of a sheet must be 1 or more, not {columns} and {scale}")
 
     cells = []
     for index, image in enumerate(images):
@@ -70,7 +70,7 @@ def landmark_sheet(
         cells.append(
             draw_landmarks(enlarged, scaled, truth=None if truth is None else _scaled(truth[[index]], factor))
         )
-    page = _arrange(cells, titles, min(columns, count))
+    page = _arrange(cells, captions, min(columns, count))
     return np.concatenate([page, _legend(landmarks.schema, truth is not None, page.shape[1])])
 
 
@@ -99,9 +99,9 @@ def evaluation_sheet(
     """
     shown = dataset.subset(rows)
     errors = np.asarray(nme)[rows]
-    titles = [f"{name}: {error:.1%}" for name, error in zip(shown.names, errors, strict=True)]
+    captions = [f"{name}: {error:.1%}" for name, error in zip(shown.names, errors, strict=True)]
     return landmark_sheet(
-        shown.images, predicted[rows], truth=shown.landmarks, titles=titles, columns=columns
+        shown.images, predicted[rows], truth=shown.landmarks, captions=captions, columns=columns
     )
 
 
@@ -111,20 +111,20 @@ def _scaled(face: Landmarks, factor: Floats) -> Landmarks:
     return Landmarks.from_points(points, face.schema)
 
 
-def _arrange(cells: Sequence[Image8], titles: Sequence[str] | None, columns: int) -> Image8:
-    """Place the cells and their captions on a page."""
+def _arrange(cells: Sequence[Image8], captions: Sequence[str] | None, columns: int) -> Image8:
+    """Arrange the cells with their captions on a sheet, without the legend."""
     count = len(cells)
     width = max(cell.shape[1] for cell in cells)
-    caption = 0 if titles is None else text_size("", STYLE.caption)[1] + 4
+    caption_height = 0 if captions is None else text_size("", STYLE.caption)[1] + 4
     heights = [max(cell.shape[0] for cell in cells[row : row + columns]) for row in range(0, count, columns)]
-    tops = np.cumsum([STYLE.gap, *(height + caption + STYLE.gap for height in heights)])
+    tops = np.cumsum([STYLE.gap, *(height + caption_height + STYLE.gap for height in heights)])
     page = np.empty((tops[-1], columns * (width + STYLE.gap) + STYLE.gap, 3), np.uint8)
     page[:] = rgb(STYLE.paper)
     for index, cell in enumerate(cells):
         x, y = STYLE.gap + index % columns * (width + STYLE.gap), tops[index // columns]
         page[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
-        if titles is not None:
-            text = _truncate(titles[index], width, STYLE.caption)
+        if captions is not None:
+            text = _truncate(captions[index], width, STYLE.caption)
             draw_text(page, x, y + heights[index // columns] + 2, text, STYLE.caption, STYLE.ink)
     return page
 

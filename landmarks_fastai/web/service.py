@@ -146,7 +146,7 @@ class LandmarkService:
                 return _no_face_result(path)
             drawing = out / f"{path.stem}_landmarks.png"
             csv, json = out / "landmarks.csv", out / "landmarks.json"
-            save_png(drawing, draw_landmarks(image, landmarks, labels=number_faces(landmarks)))
+            save_png(drawing, draw_landmarks(image, landmarks, captions=number_faces(landmarks)))
             height, width = image.shape[:2]
             results = [ImageResult(Path(path.name), (width, height), landmarks, drawing)]
             write_landmarks_csv(csv, results)
@@ -283,7 +283,7 @@ def _table_rows(landmarks: Landmarks) -> Iterator[list[str]]:
 
 
 def _no_face_result(path: Path) -> Result:
-    return Result(f"{path.name}: no face detected; try one that is larger or more frontal.")
+    return Result(f"{path.name}: no face detected; try a file with a larger or more frontal face.")
 
 
 @contextmanager

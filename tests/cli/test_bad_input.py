@@ -110,7 +110,7 @@ def test_unmodified_csv_is_accepted(folder: Path) -> None:
     ],
     ids=["column", "pixels", "few", "letter", "bright", "far", "word"],
 )
-def test_csv_with_wrong_column_or_value(
+def test_csv_with_wrong_column_or_value_is_refused(
     folder: Path, expect_error: ExpectError, cells: dict[str, str | None], parts: tuple[str, ...]
 ) -> None:
     training_csv(folder / "training.csv", **cells)
@@ -124,12 +124,12 @@ def test_csv_with_wrong_column_or_value(
     assert not list(folder.glob("runs/*"))
 
 
-def test_empty_csv(folder: Path, expect_error: ExpectError) -> None:
+def test_empty_csv_is_refused(folder: Path, expect_error: ExpectError) -> None:
     (folder / "training.csv").touch()
     expect_error("data", "--data", "training.csv", parts=("training.csv", "empty"))
 
 
-def test_truncated_zip(folder: Path, expect_error: ExpectError) -> None:
+def test_truncated_zip_is_refused(folder: Path, expect_error: ExpectError) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("training.csv", training_csv(folder / "training.csv").read_bytes())
@@ -138,7 +138,7 @@ def test_truncated_zip(folder: Path, expect_error: ExpectError) -> None:
     expect_error("submit", "none", "--data", "faces.zip", parts=("none",))
 
 
-def test_csv_of_own_images_with_wrong_row(folder: Path, expect_error: ExpectError) -> None:
+def test_csv_of_own_images_with_wrong_row_is_refused(folder: Path, expect_error: ExpectError) -> None:
     Image.new("RGB", (40, 30), "red").save(folder / "a.png")
     (folder / "half.jpg").write_bytes(jpeg()[:2000])
     for row, parts in (
@@ -152,7 +152,7 @@ def test_csv_of_own_images_with_wrong_row(folder: Path, expect_error: ExpectErro
         expect_error("data", "--data", "own.csv", parts=parts)
 
 
-def test_unknown_source(expect_error: ExpectError) -> None:
+def test_unknown_source_is_refused(expect_error: ExpectError) -> None:
     expect_error("data", "--data", "kagle", parts=("kagle", "did you mean 'kaggle'"))
     expect_error(
         "train", "--data", "faces.zip", "--device", "cpu", parts=("faces.zip", "no such source or file")
@@ -190,7 +190,7 @@ def served(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_download_with_wrong_digest(
+def test_download_with_wrong_digest_is_refused(
     served: str,
     empty_cache: Path,
     expect_error: ExpectError,
@@ -202,7 +202,7 @@ def test_download_with_wrong_digest(
     assert not list(empty_cache.glob("*.zip*")) or not (empty_cache / kaggle.ARCHIVE).exists()
 
 
-def test_download_without_network(
+def test_download_without_network_fails(
     empty_cache: Path, expect_error: ExpectError, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as closed:
@@ -216,7 +216,7 @@ def test_download_without_network(
     assert not list(Path("runs").glob("*"))
 
 
-def test_pretrained_weights_without_network(
+def test_pretrained_weights_without_network_fails(
     expect_error: ExpectError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -256,7 +256,7 @@ def huge_png(side: int) -> bytes:
         ("huge.png", huge_png(30_000), "million pixels; reduce its size"),
     ],
 )
-def test_unusable_image(
+def test_unusable_image_is_refused(
     folder: Path, expect_error: ExpectError, name: str, content: bytes, reason: str
 ) -> None:
     (folder / name).write_bytes(content)
@@ -264,14 +264,14 @@ def test_unusable_image(
     assert [path.name for path in folder.iterdir()] == [name]
 
 
-def test_missing_images(folder: Path, expect_error: ExpectError) -> None:
+def test_missing_images_is_refused(folder: Path, expect_error: ExpectError) -> None:
     expect_error("predict", "face.jpg", "--model", RELEASED, parts=("face.jpg", "no such file"))
     expect_error("predict", "faces/*.jpg", "--model", RELEASED, parts=("faces/*.jpg", "no image matches"))
     expect_error("predict", ".", "--model", RELEASED, parts=("no images directly in this folder",))
     expect_error("predict", "x" * 5000, "--model", RELEASED, parts=("no such file",))
 
 
-def test_box_outside_image(folder: Path, expect_error: ExpectError) -> None:
+def test_box_outside_image_is_refused(folder: Path, expect_error: ExpectError) -> None:
     Image.new("RGB", (40, 30), "red").save(folder / "a.png")
     parts = ("a.png", "box (100, 100, 120, 120)", "outside the image")
     expect_error("predict", "a.png", "--model", RELEASED, "--box", "100,100,120,120", parts=parts)
@@ -305,14 +305,14 @@ def test_box_outside_image(folder: Path, expect_error: ExpectError) -> None:
         ("configs defualt", ("'defualt'", "did you mean 'default'")),
     ],
 )
-def test_wrong_option(
+def test_wrong_option_is_refused(
     expect_error: ExpectError, folder: Path, arguments: str, parts: tuple[str, ...]
 ) -> None:
     expect_error(*arguments.split(), parts=parts)
     assert not list(folder.glob("runs/*"))
 
 
-def test_option_without_effect_on_source(folder: Path, expect_error: ExpectError) -> None:
+def test_option_without_effect_on_source_is_refused(folder: Path, expect_error: ExpectError) -> None:
     (folder / "faces.csv").write_text("image,tip_x,tip_y,base_x,base_y\n")
     arguments = ("train", "--set", "data.count=9", "--data", "faces.csv")
     expect_error(*arguments, parts=("data.count", "faces.csv"))
@@ -320,20 +320,20 @@ def test_option_without_effect_on_source(folder: Path, expect_error: ExpectError
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_missing_device(expect_error: ExpectError, model: str) -> None:
+def test_missing_device_is_refused(expect_error: ExpectError, model: str) -> None:
     expect_error(
         "train", "--device", "cuda", "--data", "synthetic", parts=("--device cuda", "use auto or cpu")
     )
     expect_error("evaluate", model, "--device", "cuda", parts=("device", "cuda", "cpu"))
 
 
-def test_batch_too_small_for_batch_normalization(folder: Path, expect_error: ExpectError) -> None:
+def test_batch_too_small_for_batch_normalization_is_refused(folder: Path, expect_error: ExpectError) -> None:
     small = ["--set", "model.input_size=32", "--batch-size", "1", "--out", "run"]
     expect_error("train", *TINY, *small, parts=("training.batch_size", "at least 2"))
     assert not (folder / "run").exists()
 
 
-def test_invalid_config_file(folder: Path, expect_error: ExpectError) -> None:
+def test_invalid_config_file_is_refused(folder: Path, expect_error: ExpectError) -> None:
     (folder / "mine.yaml").write_text("seed: 1\nmodel: {arch: [resnet18\ntraining: 3\n")
     expect_error("train", "--config", "mine.yaml", parts=("mine.yaml", "YAML", "line"))
     (folder / "mine.yaml").write_text("training:\n  schedule: {name: one_cycle, gamma: 0.9}\n")
@@ -346,13 +346,13 @@ def test_invalid_config_file(folder: Path, expect_error: ExpectError) -> None:
 # --- models ---------------------------------------------------------------------------------------
 
 
-def test_missing_model(folder: Path, expect_error: ExpectError) -> None:
+def test_missing_model_is_refused(folder: Path, expect_error: ExpectError) -> None:
     expect_error("evaluate", "runs/none", parts=("runs/none", "no such model"))
     (folder / "runs" / "unfinished").mkdir(parents=True)
     expect_error("evaluate", "runs/unfinished", parts=("runs/unfinished", "no model.safetensors"))
 
 
-def test_file_that_is_not_a_model(folder: Path, expect_error: ExpectError) -> None:
+def test_file_that_is_not_a_model_is_refused(folder: Path, expect_error: ExpectError) -> None:
     save_file({"a": torch.zeros(3)}, folder / "other.safetensors")
     (folder / "text.safetensors").write_text("not a model\n" * 99)
     (folder / "text.onnx").write_text("not a model\n" * 99)
@@ -372,7 +372,7 @@ def test_file_that_is_not_a_model(folder: Path, expect_error: ExpectError) -> No
     expect_error(*arguments, parts=("other.pkl", "not an exported learner"))
 
 
-def test_run_and_model_of_version_0_1(
+def test_run_and_model_of_version_0_1_is_refused(
     folder: Path, expect_error: ExpectError, trained_workspace: Path
 ) -> None:
     (folder / "old").mkdir()
@@ -385,13 +385,15 @@ def test_run_and_model_of_version_0_1(
     expect_error("evaluate", "v1.safetensors", parts=("v1.safetensors: written by landmarks-fastai 0.1",))
 
 
-def test_truncated_model(folder: Path, expect_error: ExpectError, trained_workspace: Path) -> None:
+def test_truncated_model_is_refused(folder: Path, expect_error: ExpectError, trained_workspace: Path) -> None:
     complete = (trained_workspace / "runs" / "quick" / "model.safetensors").read_bytes()
     (folder / "half.safetensors").write_bytes(complete[: len(complete) // 2])
     expect_error("evaluate", "half.safetensors", parts=("half.safetensors", "truncated"))
 
 
-def test_damaged_data_json(folder: Path, expect_error: ExpectError, trained_workspace: Path) -> None:
+def test_damaged_data_json_is_refused(
+    folder: Path, expect_error: ExpectError, trained_workspace: Path
+) -> None:
     (folder / "run").mkdir()
     (folder / "run" / "model.safetensors").symlink_to(
         trained_workspace / "runs" / "quick" / "model.safetensors"
@@ -400,7 +402,7 @@ def test_damaged_data_json(folder: Path, expect_error: ExpectError, trained_work
     expect_error("evaluate", "run", "--device", "cpu", parts=("run/data.json", "JSON"))
 
 
-def test_data_with_landmarks_that_the_model_lacks(
+def test_data_with_landmarks_that_the_model_lacks_is_refused(
     folder: Path, expect_error: ExpectError, model: str
 ) -> None:
     Image.new("RGB", (40, 30), "red").save(folder / "a.png")
@@ -416,7 +418,7 @@ def fail_with_full_disk(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("function", ["os.replace", "pathlib.Path.write_bytes"])
-def test_full_disk_while_predicting(
+def test_full_disk_while_predicting_fails(
     folder: Path, expect_error: ExpectError, function: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (40, 30), "red").save(folder / "a.png")
@@ -431,7 +433,7 @@ def test_full_disk_while_predicting(
     ("function", "file"),
     [("os.replace", "run.json"), ("torch.save", "best.pt"), ("torch.onnx.export", "onnx")],
 )
-def test_full_disk_while_training(
+def test_full_disk_while_training_fails(
     folder: Path, expect_error: ExpectError, function: str, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(function, fail_with_full_disk)
@@ -440,18 +442,18 @@ def test_full_disk_while_training(
     assert not [path for path in folder.rglob(".*") if path.is_file()]
 
 
-def test_run_folder_in_use(folder: Path, expect_error: ExpectError) -> None:
+def test_run_folder_in_use_is_refused(folder: Path, expect_error: ExpectError) -> None:
     with FileLock(folder / ".run.lock"):
         expect_error("train", *TINY, "--out", "run", parts=("run", "in use by another run"))
 
 
-def test_existing_run_folder(folder: Path, expect_error: ExpectError, model: str) -> None:
+def test_existing_run_folder_is_refused(folder: Path, expect_error: ExpectError, model: str) -> None:
     before = sorted(path.stat().st_mtime_ns for path in Path(model).rglob("*"))
     expect_error("train", *TINY, "--out", model, parts=(model, "--overwrite"))
     assert sorted(path.stat().st_mtime_ns for path in Path(model).rglob("*")) == before
 
 
-def test_file_in_place_of_folder(folder: Path, expect_error: ExpectError, model: str) -> None:
+def test_file_in_place_of_folder_is_refused(folder: Path, expect_error: ExpectError, model: str) -> None:
     (folder / "file").write_text("mine")
     Image.new("RGB", (40, 30), "red").save(folder / "a.png")
     expect_error("train", *TINY, "--out", "file", parts=("file", "--out"))

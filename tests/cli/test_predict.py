@@ -110,7 +110,7 @@ def test_predict_uses_pixels_of_upright_image(
     assert Image.open(tmp_path / "rotated_landmarks.png").size == (120, 200)
 
 
-def test_predict_in_box(
+def test_predict_with_box_uses_its_crop(
     workspace: Path, predictor: Predictor, photo: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     Image.fromarray(photo).save(tmp_path / "photo.png")
@@ -204,8 +204,8 @@ def test_predict_use_dataset_draws_labels_and_predictions(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name at least one image, or use --use-dataset instead"),
-        (["a.png", "--use-dataset"], "name at least one image, or use --use-dataset instead"),
+        ([], "specify at least one image, or use --use-dataset instead"),
+        (["a.png", "--use-dataset"], "specify at least one image, or use --use-dataset instead"),
         (["a.png", "--data", "synthetic"], "--data has an effect with --use-dataset only; remove it"),
         (["--use-dataset", "--csv"], "--json, --csv, --box, --detector, --refine and --names have no effect"),
         (["a.png", "--box", "1,2,3"], "--box 1,2,3: write four numbers, x0,y0,x1,y1 in pixels"),
@@ -213,7 +213,7 @@ def test_predict_use_dataset_draws_labels_and_predictions(
         (["a.png", "--box", "1,1,9,9", "--detector", "dlib"], "--box replaces the detector"),
     ],
 )
-def test_predict_refuses_options_that_exclude_each_other(
+def test_predict_refuses_invalid_options(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["predict", *arguments]) == 2

@@ -59,7 +59,7 @@ def test_summary_lists_suspicious_rows_with_two_reasons(capsys: pytest.CaptureFi
     assert len(lines) == 4 + 1 + 10 + 1
 
 
-def test_summary_without_issues(capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_without_issues_says_none(capsys: pytest.CaptureFixture[str]) -> None:
     summary = DatasetSummary(
         rows=2, size=96, channels=1, labeled={"nose": 2}, complete=2, duplicates=0, issues=()
     )

@@ -14,17 +14,17 @@ from landmarks_fastai.cli.models import SYNTHETIC_WARNING
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name a video, or a folder of images with --from-frames"),
-        (["a.mp4", "--from-frames", "."], "name a video or --from-frames, not both"),
+        ([], "specify a video, or a folder of images with --from-frames"),
+        (["a.mp4", "--from-frames", "."], "specify a video or --from-frames, not both"),
         (["."], ".: is a folder; to read its images as frames, use --from-frames"),
         (["--from-frames", "nothing"], "--from-frames nothing: no such folder"),
         (
             ["--from-frames", ".", "--start", "1"],
-            "--start and --end select a part of a video; remove them with --from-frames",
+            "--start and --end select a part of a video; they cannot be combined with --from-frames",
         ),
         (
             ["--from-frames", ".", "--end", "1"],
-            "--start and --end select a part of a video; remove them with --from-frames",
+            "--start and --end select a part of a video; they cannot be combined with --from-frames",
         ),
     ],
 )

@@ -45,7 +45,7 @@ def test_audit_csv_with_actions_corrects_labels(
     path = tmp_path / "out" / "audit.csv"
     rows = read_rows(path)
     assert list(rows[0]) == list(COLUMNS)
-    assert [row["face"] for row in rows] == [dataset.names[one.row] for one in label_errors]
+    assert [row["face"] for row in rows] == [dataset.names[error.row] for error in label_errors]
     with Image.open(tmp_path / "out" / "audit.png") as sheet:
         assert min(sheet.size) > 300
     unchanged = apply_corrections(dataset, path)

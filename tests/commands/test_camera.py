@@ -34,7 +34,7 @@ def test_recorded_frames_are_never_early() -> None:
     assert time.monotonic() - started >= 0.3
 
 
-def test_recorded_frames_after_a_delay_keep_their_distance() -> None:
+def test_recorded_frames_after_a_delay_keep_their_intervals() -> None:
     capture = FakeCapture([0.0, 0.05, 0.1])
     shown = []
     with closing(recorded_frames(FakeOpenCV(capture), capture)) as frames:
@@ -60,7 +60,7 @@ class FastCamera(FakeCapture):
         return super().read()
 
 
-def test_latest_frames_skip_older_ones() -> None:
+def test_latest_frames_skips_older_frames() -> None:
     capture = FastCamera()
     with closing(latest_frames(capture)) as frames:
         received = [next(frames)]

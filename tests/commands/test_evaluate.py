@@ -48,19 +48,19 @@ def test_unseen_rows_are_validation_rows_of_all_runs(tmp_path: Path, dataset: La
     assert unseen(other_data, no_run) is None
 
 
-def test_unseen_rows_of_all_folds_is_an_error(tmp_path: Path, dataset: LandmarkDataset) -> None:
+def test_unseen_rows_of_all_folds_raises(tmp_path: Path, dataset: LandmarkDataset) -> None:
     parts = np.array_split(np.arange(len(dataset)), 3)
     folds = [write_run(tmp_path / f"fold-{i}", dataset, part.tolist()) for i, part in enumerate(parts, 1)]
     with pytest.raises(UserError, match=r"one of these 3 models .* use other --data, .*out-of-fold"):
         unseen_rows(folds, dataset)
 
 
-def test_unseen_rows_of_different_selections_is_an_error(tmp_path: Path, dataset: LandmarkDataset) -> None:
+def test_unseen_rows_of_different_selections_raises(tmp_path: Path, dataset: LandmarkDataset) -> None:
     limited = [
         write_run(tmp_path / str(seed), dataset, [1, 2], seed=seed, limit=len(dataset)) for seed in (0, 1)
     ]
     assert unseen_rows(limited[:1], dataset) is not None
-    with pytest.raises(UserError, match=r"0, .*1: data\.limit selected other rows"):
+    with pytest.raises(UserError, match=r"0, .*1: data\.limit selected different rows"):
         unseen_rows(limited, dataset)
     fewer = write_run(tmp_path / "fewer", dataset.subset(np.arange(9)), [1])
     with pytest.raises(UserError, match=r"fewer/data\.json: .* trained on 9 of these rows"):
@@ -78,12 +78,13 @@ def test_evaluate_returns_report_rows_and_notes(trained_workspace: Path, tmp_pat
     )
     metrics = json.loads((result.folder / "metrics.json").read_text())
     assert metrics["source"] == "synthetic"
-    assert [entry["name"] for entry in metrics["landmarks"]] == [one.name for one in result.report.landmarks]
+    names = [scores.name for scores in result.report.landmarks]
+    assert [entry["name"] for entry in metrics["landmarks"]] == names
     everything = evaluate([run], out=tmp_path / "report", rows="all", device="cpu")
     assert (everything.rows, everything.notes) == (60, ())
 
 
-def test_evaluate_of_released_model_writes_to_working_folder(
+def test_evaluate_of_released_model_writes_to_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: LandmarkDataset
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -72,7 +72,7 @@ def test_export_refuses_onnx_file(model: Path, tmp_path: Path) -> None:
         export_model(tmp_path / "model.onnx", tmp_path / "again.safetensors")
 
 
-def test_export_deletes_file_with_deviating_predictions(model: Path, tmp_path: Path) -> None:
+def test_export_with_deviating_predictions_leaves_no_file(model: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not written, because a prediction differs by"):
         export_model(model, tmp_path / "out.safetensors", half=True, max_deviation=-1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]

@@ -23,7 +23,7 @@ from landmarks_fastai.geometry import Crop
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.schema import LandmarkSchema
 
-PAIR = LandmarkSchema("pair", ("left, of two", "rechts"))
+PAIR = LandmarkSchema("pair", ("left, of two", "right"))
 
 
 def face(track_id: int, shift: float, confidence: float) -> Landmarks:
@@ -46,11 +46,11 @@ FRAMES = [
 ]
 ROWS = [
     (0, 0.0, 0, "left, of two", 1.25, 2.5, 0.25),
-    (0, 0.0, 0, "rechts", 3.125, 4.0, 0.5),
+    (0, 0.0, 0, "right", 3.125, 4.0, 0.5),
     (0, 0.0, 3, "left, of two", 101.25, 102.5, 0.75),
-    (0, 0.0, 3, "rechts", 103.125, 104.0, 0.5),
+    (0, 0.0, 3, "right", 103.125, 104.0, 0.5),
     (2, 0.123456, 3, "left, of two", 1.75, 3.0, math.nan),
-    (2, 0.123456, 3, "rechts", 3.625, 4.5, 0.5),
+    (2, 0.123456, 3, "right", 3.625, 4.5, 0.5),
 ]
 
 
@@ -76,7 +76,7 @@ def test_csv_and_parquet_have_the_same_rows(tmp_path: Path, rows_per_flush: int)
 def test_json_has_every_frame(tmp_path: Path) -> None:
     write_frames(tmp_path / "p.json")
     content = json.loads((tmp_path / "p.json").read_text())
-    assert (content["schema"], content["names"]) == ("pair", ["left, of two", "rechts"])
+    assert (content["schema"], content["names"]) == ("pair", ["left, of two", "right"])
     assert [(row["frame"], row["time"]) for row in content["frames"]] == [(0, 0.0), (1, 0.04), (2, 0.123456)]
     assert content["frames"][1]["faces"] == []
     (last,) = content["frames"][2]["faces"]
@@ -84,7 +84,7 @@ def test_json_has_every_frame(tmp_path: Path) -> None:
         "track_id": 3,
         "landmarks": {
             "left, of two": {"x": 1.75, "y": 3.0, "confidence": None},
-            "rechts": {"x": 3.625, "y": 4.5, "confidence": 0.5},
+            "right": {"x": 3.625, "y": 4.5, "confidence": 0.5},
         },
     }
 
@@ -150,7 +150,7 @@ def test_image_json_has_boxes_rolls_and_landmarks(tmp_path: Path, results: list[
         "roll": 12.5,
         "landmarks": {
             "left, of two": {"x": 1.25, "y": 2.5, "confidence": None},
-            "rechts": {"x": 3.125, "y": 4.0, "confidence": 0.5},
+            "right": {"x": 3.125, "y": 4.0, "confidence": 0.5},
         },
     }
     assert second["faces"] == []
@@ -161,7 +161,7 @@ def test_image_csv_has_one_row_per_landmark(tmp_path: Path, results: list[ImageR
     assert (tmp_path / "landmarks.csv").read_text().splitlines() == [
         "image,face,landmark,x,y,confidence",
         'a.png,0,"left, of two",1.250,2.500,',
-        "a.png,0,rechts,3.125,4.000,0.500",
+        "a.png,0,right,3.125,4.000,0.500",
         'a.png,1,"left, of two",101.250,102.500,0.750',
-        "a.png,1,rechts,103.125,104.000,0.500",
+        "a.png,1,right,103.125,104.000,0.500",
     ]

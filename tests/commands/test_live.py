@@ -64,20 +64,20 @@ def test_run_live_shows_every_frame_of_a_file(opencv: FakeOpenCV, tmp_path: Path
 
 
 @pytest.mark.parametrize("key", [ord("q"), ord("Q"), 27])
-def test_run_live_key_ends_it(opencv: FakeOpenCV, key: int) -> None:
+def test_run_live_ends_on_quit_key(opencv: FakeOpenCV, key: int) -> None:
     opencv.keys = {1: ord("x"), 2: key}
     assert run_live("clip.mp4", track_one, opencv=opencv).frames == 2
     assert opencv.capture.released
     assert opencv.windows == []
 
 
-def test_run_live_close_button_ends_it(opencv: FakeOpenCV) -> None:
+def test_run_live_ends_on_close_button(opencv: FakeOpenCV) -> None:
     opencv.closed_at = 3
     assert run_live("clip.mp4", track_one, opencv=opencv).frames == 3
     assert opencv.capture.released
 
 
-def test_run_live_ctrl_c_ends_it(opencv: FakeOpenCV) -> None:
+def test_run_live_ends_on_ctrl_c(opencv: FakeOpenCV) -> None:
     def track(image: NDArray[np.uint8], seconds: float) -> Landmarks:
         if opencv.capture.frames_read == 2:
             signal.raise_signal(signal.SIGINT)

@@ -44,7 +44,7 @@ def test_resume_detects_run_or_cross_validation(started: list[tuple[str, Path]],
     assert started == [("resume_run", tmp_path), ("resume_cross_validation", tmp_path)]
 
 
-def test_resume_without_run_is_an_error(tmp_path: Path) -> None:
+def test_resume_without_run_raises(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing: "):
         resume(tmp_path / "nothing")
 

@@ -107,7 +107,7 @@ def test_video_odd_size_is_padded(video: VideoCommand, tmp_path: Path, size: tup
     assert [image.shape for image in read_images(tmp_path / "out.mp4")] == [(240, 320, 3)] * 3
 
 
-def test_video_single_frame(video: VideoCommand, tmp_path: Path) -> None:
+def test_video_single_frame_is_written(video: VideoCommand, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "a.mp4", [gray_frame(5)])
     assert "1 frame, 1 track" in video(source, "--out", tmp_path / "out.mp4")
     assert read_gray_clip(tmp_path / "out.mp4") == ([0], [5])
@@ -125,7 +125,7 @@ def test_video_frames_without_faces_are_written(video: VideoCommand, tmp_path: P
     assert not {0, 1, 2} & with_face
 
 
-def test_video_4k(video: VideoCommand, tmp_path: Path) -> None:
+def test_video_4k_keeps_its_size(video: VideoCommand, tmp_path: Path) -> None:
     frames = [gray_frame(i, (3840, 2160)) for i in range(2)]
     source = write_clip(tmp_path / "a.mp4", frames, options={"preset": "ultrafast"})
     video(source, "--out", tmp_path / "out.mp4")
@@ -288,7 +288,7 @@ def test_annotate_video_without_tracker_copies_frames(tmp_path: Path) -> None:
     assert read_gray_clip(out) == ([i / RATE for i in range(5)], list(range(5)))
 
 
-def test_annotate_video_landmark_file_without_tracker_is_an_error(tmp_path: Path) -> None:
+def test_annotate_video_landmark_file_without_tracker_raises(tmp_path: Path) -> None:
     source = write_gray_clip(tmp_path / "a.mp4", 1)
     with pytest.raises(ValueError, match="landmark files need a tracker"):
         annotate_video(source, None, None, landmark_files=[tmp_path / "p.csv"])

@@ -38,9 +38,8 @@ def test_apply_corrections_changes_only_named_labels(tmp_path: Path) -> None:
     expected[0, NOSE] = np.nan
     expected[2, NOSE] = 40.5, -1
     np.testing.assert_array_equal(corrected.points, expected)
-    assert (
-        corrected.digest == DATASET.digest
-    )  # of the original data; `corrections` has a digest of the changes
+    # the digest is that of the original data; `corrections` is that of the changes
+    assert corrected.digest == DATASET.digest
 
 
 def test_apply_corrections_ignores_rows_without_action_and_other_columns(tmp_path: Path) -> None:

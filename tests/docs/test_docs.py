@@ -78,9 +78,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change into the workspace, and replace the download of Kaggle's data by a small data set."""
     monkeypatch.chdir(workspace)
-    monkeypatch.setattr(
-        "landmarks_fastai.data.sources.download_kaggle", lambda cache, progress=None: workspace / "kaggle.zip"
-    )
+    for module in ("data.sources", "commands.submit"):
+        monkeypatch.setattr(
+            f"landmarks_fastai.{module}.download_kaggle", lambda cache, progress=None: workspace / "kaggle.zip"
+        )
     return workspace
 
 

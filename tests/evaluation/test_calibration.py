@@ -24,7 +24,7 @@ HALF = 2 / (0.476936 * math.sqrt(math.pi))
 
 
 def sample_errors(error_factor: float = 1.0, n: int = 20_000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw pred, true and scales of (n, 5) landmarks; normal errors of `error_factor` times the scales."""
+    """Draw pred (n, 5, 2), true and scales (n, 5); errors are normal, with mean `error_factor` times the scale."""
     rng = np.random.default_rng(0)
     scales = np.exp(rng.uniform(np.log(0.4), np.log(5), (n, 5)))
     true = rng.uniform(0, 96, (n, 5, 2))
@@ -43,10 +43,10 @@ def test_calibration_equals_hand_computed_values() -> None:
     assert (calibration.landmarks, calibration.radius) == (4, 2)
     confidence = [math.erf(2 / (b * math.sqrt(math.pi))) ** 2 for b in (4, HALF, 1, 0.5)]
     assert confidence[1] == pytest.approx(0.25, abs=1e-5)
-    assert [one.mean_confidence for one in calibration.bins] == pytest.approx(confidence)
-    assert [one.observed for one in calibration.bins] == [0, 0, 1, 1]
-    assert [one.expected_error for one in calibration.bins] == pytest.approx([4, HALF, 1, 0.5])
-    assert [one.observed_error for one in calibration.bins] == pytest.approx([1.05, 1.5, 1.5, 0])
+    assert [group.mean_confidence for group in calibration.bins] == pytest.approx(confidence)
+    assert [group.observed for group in calibration.bins] == [0, 0, 1, 1]
+    assert [group.expected_error for group in calibration.bins] == pytest.approx([4, HALF, 1, 0.5])
+    assert [group.observed_error for group in calibration.bins] == pytest.approx([1.05, 1.5, 1.5, 0])
     assert calibration.mean_confidence == pytest.approx(np.mean(confidence))
     assert calibration.observed == 0.5
     gaps = confidence[0] + confidence[1] + 1 - confidence[2] + 1 - confidence[3]
@@ -64,11 +64,11 @@ def test_calibration_of_calibrated_model_has_small_ece() -> None:
     assert calibration.ece < 0.01
     assert calibration.mean_confidence == pytest.approx(calibration.observed, abs=0.01)
     assert calibration.scale_factor == pytest.approx(1, abs=0.01)
-    assert [one.landmarks for one in calibration.bins] == [10_000] * 10
-    for one in calibration.bins:
-        assert one.mean_confidence == pytest.approx(one.observed, abs=0.04)
-        assert one.expected_error == pytest.approx(one.observed_error, rel=0.06)
-    assert np.diff([one.mean_confidence for one in calibration.bins]).min() > 0
+    assert [group.landmarks for group in calibration.bins] == [10_000] * 10
+    for group in calibration.bins:
+        assert group.mean_confidence == pytest.approx(group.observed, abs=0.04)
+        assert group.expected_error == pytest.approx(group.observed_error, rel=0.06)
+    assert np.diff([group.mean_confidence for group in calibration.bins]).min() > 0
     assert 0.5 < calibration.rank_correlation < 1
 
 
@@ -148,9 +148,9 @@ def test_rank_correlation_of_equal_scales_is_nan() -> None:
     assert math.isnan(calibration.rank_correlation)
 
 
-def test_calibration_with_other_shapes_is_refused() -> None:
+def test_calibration_of_mismatched_shapes_is_refused() -> None:
     points = np.zeros((2, 3, 2))
-    with pytest.raises(UserError, match=r"need scales \(N, K\)"):
+    with pytest.raises(UserError, match=r"scales must be .* and \(N, K\), not"):
         measure_calibration(points, points, np.ones((2, 2)), 96)
 
 

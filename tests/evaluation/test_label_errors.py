@@ -26,9 +26,9 @@ from landmarks_fastai.landmarks import Landmarks
 def test_ranking_puts_injected_errors_first_with_their_kind(seed: int) -> None:
     ranking = rank_label_errors(inject_label_errors(FACES), sample_predictions(FACES, seed))
     assert len(ranking) == 120
-    assert sum(one.row < 20 for one in ranking[:22]) >= 19
+    assert sum(error.row < 20 for error in ranking[:22]) >= 19
     assert all(first.score >= second.score for first, second in pairwise(ranking))
-    by_row = {one.row: one for one in ranking}
+    by_row = {error.row: error for error in ranking}
     assert all(by_row[row].kind in (FACE, SHIFT) for row in range(10))
     for row in range(10, 15):
         assert by_row[row].kind == SHIFT
@@ -41,9 +41,9 @@ def test_ranking_puts_injected_errors_first_with_their_kind(seed: int) -> None:
 def test_ranking_does_not_prefer_difficult_faces_with_low_confidence() -> None:
     predictions = sample_predictions(FACES, 0)
     first = rank_label_errors(FACES, predictions)[:20]
-    assert sum(one.row >= DIFFICULT.start for one in first) < 10
+    assert sum(error.row >= DIFFICULT.start for error in first) < 10
     first = rank_label_errors(FACES, without_confidence(predictions))[:20]
-    assert sum(one.row >= DIFFICULT.start for one in first) > 15
+    assert sum(error.row >= DIFFICULT.start for error in first) > 15
 
 
 def test_ranking_without_confidence_is_relative_to_median_of_each_landmark() -> None:
@@ -65,6 +65,6 @@ def test_ranking_ignores_unlabeled_landmarks_and_faces() -> None:
     predictions = sample_predictions(FACES, 1)
     predictions.landmarks.points[15, 5] = 1e4
     ranking = rank_label_errors(replace(dataset, points=points), predictions)
-    assert sorted(one.row for one in ranking) == [row for row in range(120) if row != 30]
-    assert all(np.isfinite((one.score, one.distance)).all() and one.landmark != 5 for one in ranking)
-    assert sum(one.row < 20 for one in ranking[:22]) >= 18
+    assert sorted(error.row for error in ranking) == [row for row in range(120) if row != 30]
+    assert all(np.isfinite((error.score, error.distance)).all() and error.landmark != 5 for error in ranking)
+    assert sum(error.row < 20 for error in ranking[:22]) >= 18

@@ -141,7 +141,7 @@ def test_unlabeled_faces_do_not_change_l1_and_rmse(seed: int) -> None:
     assert l1(extended_pred, extended_true) == l1(pred, true)
 
 
-def test_metrics_with_other_shapes_are_refused() -> None:
+def test_metrics_of_invalid_shapes_are_refused() -> None:
     with pytest.raises(UserError, match="must have the same shape"):
         rmse(PRED[:1], TRUE)
     with pytest.raises(UserError, match=r"\(N, K, 2\)"):

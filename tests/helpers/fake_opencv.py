@@ -13,7 +13,7 @@ RGB = (200, 120, 40)
 
 
 class FakeCapture:
-    """Stand-in for cv2.VideoCapture with frames at the given times, counted by their blue value.
+    """Stand-in for cv2.VideoCapture; frame i, counted from 1, has the blue value of `RGB` plus i.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ EYELESS = LandmarkSchema(name="eyeless", names=("a", "b", "c"))
 TRUE = np.array(
     [
         [[10, 10], [20, 10], [15, 22]],  # eyes 10 apart, box 10 by 12
-        [[0, 0], [8, 6], [math.nan, math.nan]],  # eyes sqrt(64 + 36) = 10 apart; no box of 2 landmarks
+        [[0, 0], [8, 6], [math.nan, math.nan]],  # eyes sqrt(64 + 36) = 10 apart; 2 landmarks give no box
         [[5, 5], [15, 5], [10, 15]],  # eyes 10 apart, box 10 by 10
     ]
 )

@@ -1,4 +1,4 @@
-"""The files that the commands of README and documentation name."""
+"""Creates the files that the commands in the README and the documentation name."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def detector(request: pytest.FixtureRequest) -> Detector:
     return open_detector(request.param, NO_CACHE)
 
 
-def overlap(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+def iou(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
     """Return the intersection over union of two boxes."""
     low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
     shared = (high - low).clip(0).prod()
@@ -58,7 +58,7 @@ def overlap(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
 def test_detector_finds_face_of_photo_in_square_box(detector: Detector, photo: NDArray[np.uint8]) -> None:
     detections = detector(photo)
     best = detections.scores.argmax()
-    assert overlap(detections.boxes[best], FACE) > 0.6
+    assert iou(detections.boxes[best], FACE) > 0.6
     assert 0.5 < detections.scores[best] <= 1
     x0, y0, x1, y1 = detections.boxes[best]
     assert x1 - x0 == pytest.approx(y1 - y0)
@@ -72,13 +72,13 @@ def test_centerface_crop_has_roll_of_face(degrees: float, photo: NDArray[np.uint
     detections = open_detector("centerface", NO_CACHE)(np.asarray(rotated))
     crop = detections.crops[int(detections.scores.argmax())]
     assert crop.roll == pytest.approx(float(excess_roll(degrees)), abs=12)
-    assert overlap(np.array(crop.box), FACE) > 0.6
+    assert iou(np.array(crop.box), FACE) > 0.6
 
 
 def test_detector_finds_face_of_gray_photo(detector: Detector, photo: NDArray[np.uint8]) -> None:
     gray = np.asarray(Image.fromarray(photo).convert("L").convert("RGB"))
     detections = detector(gray)
-    assert overlap(detections.boxes[detections.scores.argmax()], FACE) > 0.6
+    assert iou(detections.boxes[detections.scores.argmax()], FACE) > 0.6
 
 
 def test_detector_returns_box_in_pixels_of_large_image(detector: Detector, photo: NDArray[np.uint8]) -> None:
@@ -86,7 +86,7 @@ def test_detector_returns_box_in_pixels_of_large_image(detector: Detector, photo
     canvas.paste(Image.fromarray(photo).resize((1024, 1024)), (2000, 700))
     detections = detector(np.asarray(canvas))
     expected = FACE * 2 + (2000, 700, 2000, 700)
-    assert overlap(detections.boxes[detections.scores.argmax()], expected) > 0.6
+    assert iou(detections.boxes[detections.scores.argmax()], expected) > 0.6
 
 
 def test_detector_returns_two_faces_with_largest_first(detector: Detector, photo: NDArray[np.uint8]) -> None:
@@ -98,8 +98,8 @@ def test_detector_returns_two_faces_with_largest_first(detector: Detector, photo
     small = FACE - (100, 0, 100, 0)
     large = small * 1.6 + (250, 0, 250, 0)
     assert len(detections.boxes) == len(detections.scores) == 2
-    assert overlap(detections.boxes[0], large) > 0.6
-    assert overlap(detections.boxes[1], small) > 0.6
+    assert iou(detections.boxes[0], large) > 0.6
+    assert iou(detections.boxes[1], small) > 0.6
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (1, 1), (8, 3000), (3000, 8)])

@@ -16,7 +16,7 @@ from landmarks_fastai.schema import IBUG68, KAGGLE15
 PATH = Path("model.safetensors")
 
 
-def test_header_survives_json(header: ModelHeader) -> None:
+def test_header_from_dict_inverts_to_dict(header: ModelHeader) -> None:
     loaded = ModelHeader.from_dict(json.loads(json.dumps(header.to_dict())), PATH)
     assert loaded == header
     assert loaded.landmark_schema == KAGGLE15
@@ -56,7 +56,7 @@ def test_header_of_synthetic_data_is_synthetic(header: ModelHeader, source: str,
 
 
 def test_header_of_version_0_1_is_refused_in_one_line(header: ModelHeader) -> None:
-    # version 0.1 had other field names, too
+    # version 0.1 also had other field names
     entries = {**header.to_dict(), "format": 1, "recipe": {}, "label_shift": 0.0}
     del entries["config"], entries["label_bias"]
     with pytest.raises(UserError) as caught:

@@ -166,7 +166,7 @@ def test_trusted_pickle_opens_if_it_has_a_header(
 
 
 @pytest.mark.parametrize("path", released_models(), ids=lambda path: path.stem)
-def test_released_model_has_no_paths_and_locates_synthetic_faces(
+def test_released_model_contains_no_paths_and_predicts_synthetic_faces(
     path: Path, dataset: LandmarkDataset
 ) -> None:
     assert path.stat().st_size < 50e6

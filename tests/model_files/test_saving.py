@@ -1,4 +1,4 @@
-"""Saving model files: atomic, readable by others, and with shared or half precision weights."""
+"""Saving model files: atomic, readable by other users, with tensors that share memory, and in half precision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from landmarks_fastai.model_files.saving import save_model
 WEIGHTS = {"a": torch.zeros(3)}
 
 
-def test_saving_to_full_disk_keeps_existing_file(tmp_path: Path, header: ModelHeader) -> None:
+def test_save_model_to_full_disk_keeps_existing_file(tmp_path: Path, header: ModelHeader) -> None:
     path = tmp_path / "model.safetensors"
     save_model(path, WEIGHTS, header)
     before = path.read_bytes()
@@ -33,7 +33,7 @@ def test_saving_to_full_disk_keeps_existing_file(tmp_path: Path, header: ModelHe
     assert os.listdir(tmp_path) == ["model.safetensors"]
 
 
-def test_saved_file_has_permissions_of_umask(tmp_path: Path, header: ModelHeader) -> None:
+def test_save_model_creates_file_with_permissions_of_umask(tmp_path: Path, header: ModelHeader) -> None:
     path, before = tmp_path / "model.safetensors", os.umask(0o022)
     try:
         save_model(path, WEIGHTS, header)
@@ -42,13 +42,13 @@ def test_saved_file_has_permissions_of_umask(tmp_path: Path, header: ModelHeader
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_tensors_that_share_memory_are_saved(tmp_path: Path, header: ModelHeader) -> None:
+def test_save_model_accepts_tensors_that_share_memory(tmp_path: Path, header: ModelHeader) -> None:
     shared = torch.arange(6.0).view(2, 3)
     save_model(tmp_path / "m.safetensors", {"a": shared, "b": shared.t()}, header)
     assert torch.equal(load_file(tmp_path / "m.safetensors")["b"], shared.t())
 
 
-def test_half_precision_applies_to_matrices_only(tmp_path: Path, header: ModelHeader) -> None:
+def test_save_model_half_converts_matrices_only(tmp_path: Path, header: ModelHeader) -> None:
     weights = {"matrix": torch.rand(2, 3), "bias": torch.rand(3)}
     save_model(tmp_path / "m.safetensors", weights, header, half=True)
     saved = load_file(tmp_path / "m.safetensors")

@@ -37,7 +37,7 @@ def draw_blobs(x: Tensor, y: Tensor, size: int, sigma: float = 5.0) -> Tensor:
 
 
 def center_of_mass(images: Tensor) -> Tensor:
-    """Return (B, 2) x, y."""
+    """Return the (B, 2) centers of mass (x, y) of (B, 1, S, S) images, pixels."""
     line = torch.arange(images.shape[-1], dtype=torch.float64)
     mass = images[:, 0].double()
     total = mass.sum((1, 2))

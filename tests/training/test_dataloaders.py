@@ -29,13 +29,15 @@ from landmarks_fastai.training.dataloaders import (
 )
 
 
-def config_of(**model: object) -> TrainConfig:
-    """Return a config without augmentation, and without resizing of 96 px images unless `model` sets it."""
+def make_config(**model: object) -> TrainConfig:
+    """Return a config without augmentation, for inputs of 96 px unless `model` sets another size."""
     model = {"input_size": 96, **model}
     return validate_config({"model": model, "augment": "none", "training": {"batch_size": 8}}, "test")
 
 
-def dataloaders_of(dataset: LandmarkDataset, config: TrainConfig, split: Split | None = None) -> DataLoaders:
+def make_dataloaders(
+    dataset: LandmarkDataset, config: TrainConfig, split: Split | None = None
+) -> DataLoaders:
     """Build the loaders with the statistics of the data set and, if none is given, a random split."""
     return build_dataloaders(
         dataset,
@@ -69,7 +71,7 @@ def test_decode_returns_points_of_batch_exactly(seed, size, input_size, channels
     config = validate_config(
         {"model": {"input_size": input_size}, "augment": augment, "training": {"batch_size": 9}}, "test"
     )
-    dls = dataloaders_of(dataset, config, split_at(9, 12))
+    dls = make_dataloaders(dataset, config, split_at(9, 12))
     # validation rows are not augmented: their points decode to pixels of the source
     batch = dls.valid.one_batch()
     assert isinstance(batch[0], TensorImage)
@@ -89,7 +91,7 @@ def test_decode_returns_points_of_batch_exactly(seed, size, input_size, channels
 
 
 def test_validation_images_equal_crops_of_predictor(dataset: LandmarkDataset) -> None:
-    dls = dataloaders_of(dataset, config_of(input_size=64))
+    dls = make_dataloaders(dataset, make_config(input_size=64))
     split = split_dataset(dataset, "random", 0.25, 0)
     image, _ = dls.valid.decode(dls.valid.one_batch())
     valid = dataset.images[split.valid]
@@ -104,7 +106,7 @@ def test_epoch_uses_each_row_multiplier_times(dataset: LandmarkDataset) -> None:
     config = validate_config(
         {"data": {"multiplier": 3}, "augment": "none", "training": {"batch_size": 10}}, "test"
     )
-    dls = dataloaders_of(dataset, config, split_at(40, 60))
+    dls = make_dataloaders(dataset, config, split_at(40, 60))
     assert dls.train.n == 120
     assert len(dls.train) == 12
     assert dls.valid.n == 20
@@ -118,13 +120,13 @@ def test_epoch_uses_each_row_multiplier_times(dataset: LandmarkDataset) -> None:
 
 def test_worker_processes_share_the_rows_of_an_epoch(dataset: LandmarkDataset) -> None:
     config = validate_config({"augment": "none", "training": {"batch_size": 8, "workers": 2}}, "test")
-    dls = dataloaders_of(dataset, config, split_at(48, 60))
+    dls = make_dataloaders(dataset, config, split_at(48, 60))
     nose_tips = np.concatenate([np.asarray(points[:, 10]) for _, points in dls.train])
     assert len(np.unique(nose_tips.round(5), axis=0)) == len(nose_tips) == 48
 
 
 def test_epoch_order_depends_on_torch_seed_only(dataset: LandmarkDataset) -> None:
-    dls = dataloaders_of(dataset, config_of())
+    dls = make_dataloaders(dataset, make_config())
 
     def epoch(seed: int) -> np.ndarray:
         torch.manual_seed(seed)
@@ -135,7 +137,7 @@ def test_epoch_order_depends_on_torch_seed_only(dataset: LandmarkDataset) -> Non
 
 
 def test_test_dl_accepts_rows_files_arrays_and_pil_images(dataset: LandmarkDataset, tmp_path: Path) -> None:
-    dls = dataloaders_of(dataset, config_of())
+    dls = make_dataloaders(dataset, make_config())
     path = tmp_path / "face.png"
     Image.fromarray(dataset.images[0, ..., 0]).save(path)
     array = np.repeat(dataset.images[0], 3, 2)
@@ -148,7 +150,7 @@ def test_test_dl_accepts_rows_files_arrays_and_pil_images(dataset: LandmarkDatas
 def test_gray_images_are_repeated_for_three_channels(dataset: LandmarkDataset) -> None:
     split = split_dataset(dataset, "random", 0.25, 0)
     dls = build_dataloaders(
-        dataset, split, config_of(), IMAGENET_STATISTICS, path=Path("."), device=torch.device("cpu")
+        dataset, split, make_config(), IMAGENET_STATISTICS, path=Path("."), device=torch.device("cpu")
     )
     image, _ = dls.valid.decode(dls.valid.one_batch())
     assert image.shape[1] == 3
@@ -162,7 +164,7 @@ def test_normalized_batch_has_mean_0_and_deviation_1(channels: int) -> None:
     dataset = LandmarkDataset(
         images, np.zeros((40, 15, 2), np.float32), KAGGLE15, tuple("a" * 40), "random", "0"
     )
-    batch = dataloaders_of(dataset, config_of(input_size=64)).train.one_batch()[0]
+    batch = make_dataloaders(dataset, make_config(input_size=64)).train.one_batch()[0]
     assert abs(float(batch.mean())) < 0.05
     assert abs(float(batch.std()) - 1) < 0.05
 
@@ -171,11 +173,11 @@ def test_two_protocols_double_the_labels_of_training_batches_only() -> None:
     complete = draw_synthetic_faces(16, seed=5)
     points = complete.points.copy()
     points[::2, 4:] = np.nan
-    dls = dataloaders_of(replace(complete, points=points), config_of(two_protocols=True, input_size=32))
+    dls = make_dataloaders(replace(complete, points=points), make_config(two_protocols=True, input_size=32))
     assert dls.train.one_batch()[1].shape[1:] == (30, 2)
     assert dls.valid.one_batch()[1].shape[1:] == (15, 2)
 
 
 def test_two_protocols_with_only_complete_rows_raise() -> None:
     with pytest.raises(UserError, match=r"^model\.two_protocols: .*only one annotation protocol"):
-        dataloaders_of(draw_synthetic_faces(16, seed=5), config_of(two_protocols=True))
+        make_dataloaders(draw_synthetic_faces(16, seed=5), make_config(two_protocols=True))

@@ -49,8 +49,8 @@ def test_loss_ignores_unlabeled_landmarks(options, data) -> None:
     assert torch.equal(predicted.grad[unlabeled], torch.zeros_like(predicted.grad[unlabeled]))
     labeled = ~unlabeled
     if labeled.any():
-        of_labeled = MaskedLoss(options)(predicted.detach()[labeled][None], target[labeled][None])
-        assert value.item() == pytest.approx(of_labeled.item(), rel=1e-5, abs=1e-8)
+        loss_of_labeled = MaskedLoss(options)(predicted.detach()[labeled][None], target[labeled][None])
+        assert value.item() == pytest.approx(loss_of_labeled.item(), rel=1e-5, abs=1e-8)
 
 
 @pytest.mark.parametrize("options", LOSS_OPTIONS, ids=lambda options: options.name)

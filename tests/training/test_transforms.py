@@ -20,7 +20,7 @@ from landmarks_fastai.training.transforms import LoadImage, SplitProtocols
 
 @pytest.fixture(scope="module")
 def wide_image() -> NDArray[np.uint8]:
-    """Return an image with an odd margin on both sides of its center crop."""
+    """Return an image that is wider than high by an odd number of pixels."""
     return np.random.default_rng(0).integers(0, 256, (120, 201, 3), dtype=np.uint8)
 
 

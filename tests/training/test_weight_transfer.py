@@ -67,15 +67,15 @@ def test_additional_blocks_have_gradients() -> None:
 
 
 @pytest.mark.parametrize(("old_channels", "new_channels"), [(1, 3), (3, 1)])
-def test_network_of_other_channels_predicts_the_same_on_gray(old_channels: int, new_channels: int) -> None:
+def test_network_with_other_channels_predicts_the_same_on_gray(old_channels: int, new_channels: int) -> None:
     gray = torch.rand(2, 1, 64, 64)
     old, new = random_network(channels=old_channels), random_network(channels=new_channels, seed=1)
     transfer_weights(new, old.state_dict(), same_landmarks=True, n_landmarks=5)
-    of_new, of_old = (
+    predicted_new, predicted_old = (
         predict(network, gray.expand(-1, channels, -1, -1))
         for network, channels in ((new, new_channels), (old, old_channels))
     )
-    torch.testing.assert_close(of_new, of_old, rtol=0, atol=1e-5)
+    torch.testing.assert_close(predicted_new, predicted_old, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("landmarks", [5, 7])

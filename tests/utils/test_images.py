@@ -243,7 +243,7 @@ def test_find_images_lists_folder_in_natural_order(images: Path) -> None:
     assert [path.name for path in find_images([images])] == ["1.png", "2.JPG", "10.jpg", "face [1].jpg"]
 
 
-def test_find_images_expands_globs_and_removes_repeats(images: Path) -> None:
+def test_find_images_expands_globs_and_removes_duplicates(images: Path) -> None:
     assert [path.name for path in find_images([f"{images}/*.jpg"])] == ["10.jpg", "face [1].jpg"]
     assert [path.name for path in find_images([f"{images}/**/*.jpg"])] == ["10.jpg", "3.jpg", "face [1].jpg"]
     assert find_images([str(images / "face [1].jpg")]) == [images / "face [1].jpg"]

@@ -60,7 +60,7 @@ def assert_refused(folder: Path, message: str, fps: float | None = None) -> None
         [Fraction(0)],
     ],
 )
-def test_frame_folder_round_trip(tmp_path: Path, times: list[Fraction]) -> None:
+def test_frame_folder_round_trip_keeps_frames_and_times(tmp_path: Path, times: list[Fraction]) -> None:
     folder = write_folder(tmp_path / "new" / "frames", times)
     assert read_folder(folder) == (times, list(range(len(times))))
     with FrameFolderReader(folder) as reader:
@@ -92,7 +92,7 @@ def test_parse_time_of_other_text_is_none(text: str) -> None:
     assert parse_time(text) is None
 
 
-def test_writer_times_file(tmp_path: Path) -> None:
+def test_writer_times_file_has_name_and_seconds(tmp_path: Path) -> None:
     write_folder(tmp_path, [Fraction(0), Fraction(1, 30)])
     assert sorted(os.listdir(tmp_path)) == ["frame_000001.png", "frame_000002.png", "times.csv"]
     text = (tmp_path / "times.csv").read_text()
@@ -122,7 +122,7 @@ def test_reader_deleted_frames_shift_times_to_the_first_one(tmp_path: Path) -> N
     assert read_folder(tmp_path) == ([0, Fraction(1, 10), Fraction(3, 10)], [2, 3, 5])
 
 
-def test_reader_times_file_with_byte_order_mark(tmp_path: Path) -> None:
+def test_reader_times_file_with_byte_order_mark_is_read(tmp_path: Path) -> None:
     write_folder(tmp_path, [Fraction(0), Fraction(1)])
     text = "name,seconds\r\nframe_000001.png,2.5\r\nframe_000002.png,4\r\n"
     (tmp_path / "times.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -241,7 +241,7 @@ def test_writer_file_in_place_of_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root has write permission everywhere")
-def test_writer_folder_without_permission(tmp_path: Path) -> None:
+def test_writer_folder_without_permission_fails(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(RunError, match="cannot be written"):
         write_folder(tmp_path, [Fraction(0)])

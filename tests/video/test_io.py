@@ -82,7 +82,7 @@ def test_write_video_fps_spaces_frames_evenly(tmp_path: Path) -> None:
     assert read_gray_clip(tmp_path / "a.mp4") == ([Fraction(i, 10) for i in range(4)], [0, 1, 2, 3])
 
 
-def test_read_video_folder_round_trip(tmp_path: Path) -> None:
+def test_read_video_folder_round_trip_keeps_times(tmp_path: Path) -> None:
     times = [Fraction(0), Fraction(1, 30), Fraction(1, 3), Fraction(2)]
     with FrameFolderWriter(tmp_path / "frames") as writer:
         for index, time in enumerate(times):
@@ -93,7 +93,7 @@ def test_read_video_folder_round_trip(tmp_path: Path) -> None:
     assert read_gray_clip(tmp_path / "a.mp4") == (times, [0, 1, 2, 3])
 
 
-def test_read_video_fps(tmp_path: Path) -> None:
+def test_read_video_fps_drops_frames(tmp_path: Path) -> None:
     source = write_gray_clip(tmp_path / "a.mp4", 10)
     with read_video(source, fps=5) as frames:
         assert [(frame.time, gray_index(frame.image)) for frame in frames] == [(0, 0), (Fraction(1, 5), 5)]

@@ -55,7 +55,7 @@ def test_reader_yields_every_frame_once_at_its_time(
         assert reader.damage is None
 
 
-def test_reader_real_clip() -> None:
+def test_reader_real_clip_has_expected_frames() -> None:
     path = SHARED / "video" / "talk.avi"
     if not path.is_file():
         pytest.skip("the shared clip is not available")

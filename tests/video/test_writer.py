@@ -41,7 +41,7 @@ def open_writer(path: Path, **options: object) -> VideoWriter:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.MKV", "new/folder/a.mp4"])
-def test_writer_round_trip(tmp_path: Path, name: str) -> None:
+def test_writer_round_trip_keeps_frames_and_times(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, [gray_frame(i) for i in range(30)])
     assert read_gray_clip(path) == ([i / RATE for i in range(30)], list(range(30)))
     assert os.listdir(path.parent) == [path.name]
@@ -53,7 +53,7 @@ def test_writer_round_trip(tmp_path: Path, name: str) -> None:
         assert container.streams.audio == ()
 
 
-def test_writer_single_frame(tmp_path: Path) -> None:
+def test_writer_single_frame_is_readable(tmp_path: Path) -> None:
     assert read_gray_clip(write(tmp_path / "a.mp4", [gray_frame(7)])) == ([0], [7])
 
 
@@ -98,7 +98,7 @@ def test_writer_uniform_colors_are_kept(tmp_path: Path, size: tuple[int, int]) -
         assert (context.color_range, context.color_primaries, context.color_trc) == (1, 1, 1)
 
 
-def test_writer_odd_size_grows_by_a_repeated_edge(tmp_path: Path) -> None:
+def test_writer_odd_size_is_padded_with_repeated_edge(tmp_path: Path) -> None:
     image = np.full((239, 321, 3), 60, np.uint8)
     image[-1], image[:, -1] = 220, 220
     written = read_single_frame(write(tmp_path / "a.mp4", [image]))
@@ -210,7 +210,9 @@ def test_writer_full_disk_is_reported_and_keeps_the_existing_file(tmp_path: Path
     assert path.read_bytes() == b"existing"
 
 
-def test_writer_disk_full_at_the_final_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writer_disk_full_at_final_rename_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_space(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -229,7 +231,7 @@ def test_writer_disk_full_at_the_final_rename(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root has write permission everywhere")
-def test_writer_folder_without_permission(tmp_path: Path) -> None:
+def test_writer_folder_without_permission_fails(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with (
         pytest.raises(RunError, match=r"a\.mp4: cannot be written \(Permission denied\)"),

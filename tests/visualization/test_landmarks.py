@@ -1,4 +1,4 @@
-"""Drawings of landmarks: positions and colors of dots, lines, names and labels."""
+"""Drawings of landmarks: positions and colors of dots, lines, names, labels and captions."""
 
 from __future__ import annotations
 
@@ -180,24 +180,24 @@ def test_names_of_neighboring_landmarks_do_not_overlap(monkeypatch: pytest.Monke
 # --- several faces -------------------------------------------------------------------------------
 
 
-def test_all_faces_are_drawn_with_their_own_truth_and_label() -> None:
+def test_all_faces_are_drawn_with_their_own_truth_and_caption() -> None:
     points = np.array([[[60, 120]], [[260, 120]]], float)
     truth = labels_of(points + np.array([0, 60]))
     image = gray_image(240, 320)
-    drawing = draw(image, points, NOSE, truth=truth, labels=["first", "second"])
-    for (x, y), label in zip(points[:, 0], ["first", "second"], strict=True):
+    drawing = draw(image, points, NOSE, truth=truth, captions=["first", "second"])
+    for (x, y), caption in zip(points[:, 0], ["first", "second"], strict=True):
         assert pixel(drawing, x, y) == style_color("middle")
         assert pixel(drawing, x, y + 30) == style_color("truth")
-        alone = draw(image, [[x, y]], NOSE, truth=labels_of([[x, y + 60]]), labels=[label])
+        alone = draw(image, [[x, y]], NOSE, truth=labels_of([[x, y + 60]]), captions=[caption])
         columns = slice(0, 160) if x < 160 else slice(160, 320)
         np.testing.assert_array_equal(drawing[:, columns], alone[:, columns])
 
 
-def test_labels_are_written_above_faces_or_below_at_top_of_image() -> None:
+def test_captions_are_written_above_faces_or_below_at_top_of_image() -> None:
     image = gray_image(240, 320)
     for y, above in ((120, True), (6, False)):
         plain = draw(image, [[160, y]], NOSE)
-        _, top, _, bottom = changed_box(plain, draw(image, [[160, y]], NOSE, labels=["7"]))
+        _, top, _, bottom = changed_box(plain, draw(image, [[160, y]], NOSE, captions=["7"]))
         assert bottom < y if above else top > y
 
 
@@ -242,7 +242,7 @@ def test_points_outside_image_are_clipped() -> None:
     [
         (np.zeros((9, 9)), {}, "uint8"),
         (np.zeros((9, 9, 4), np.uint8), {}, r"\(H, W"),
-        (gray_image(9, 9), {"labels": ["a", "b"]}, "1 faces need 1 labels, not 2"),
+        (gray_image(9, 9), {"captions": ["a", "b"]}, "1 faces need 1 captions, not 2"),
         (gray_image(9, 9), {"truth": labels_of(np.zeros((2, 1, 2)))}, "1 faces need 1 labeled faces, not 2"),
     ],
 )

@@ -47,10 +47,10 @@ def test_sheet_centers_dot_on_enlarged_pixel(scale: int | None) -> None:
 
 def test_sheet_of_images_of_all_sizes_has_captions_and_legend() -> None:
     images = [gray_image(48, 40), np.zeros((300, 500, 3), np.uint8), gray_image(96, 96)]
-    titles = ["first", "a caption that is far too long for the face above it", "líne\nbreak"]
+    captions = ["first", "a caption that is far too long for the face above it", "líne\nbreak"]
     unlabeled = Landmarks.from_points(np.full((3, 3, 2), NAN), TRIANGLE)
     without = landmark_sheet(images, TRIANGLES)
-    page = landmark_sheet(images, TRIANGLES, truth=unlabeled, titles=titles, columns=3)
+    page = landmark_sheet(images, TRIANGLES, truth=unlabeled, captions=captions, columns=3)
     assert without.shape[1] == page.shape[1] == 3 * STYLE.cell + 4 * STYLE.gap
     assert page.shape[0] > without.shape[0]
     for side in ("left", "right", "middle"):
@@ -59,8 +59,8 @@ def test_sheet_of_images_of_all_sizes_has_captions_and_legend() -> None:
 
 
 def test_sheet_truncates_captions_with_ellipsis() -> None:
-    def sheet(title: str) -> np.ndarray:
-        return landmark_sheet([gray_image(90, 90)], NOSES[[0]], titles=[title], scale=1)
+    def sheet(caption: str) -> np.ndarray:
+        return landmark_sheet([gray_image(90, 90)], NOSES[[0]], captions=[caption], scale=1)
 
     assert (sheet("row 7") != sheet("row 8")).any()
     # only the part that is cut off differs
@@ -81,7 +81,7 @@ def test_evaluation_sheet_shows_rows_with_label_prediction_and_nme(dataset: Land
         dataset.images[rows],
         predicted[rows],
         truth=dataset.landmarks[rows],
-        titles=["synthetic face 7: 7.0%", "synthetic face 2: 2.0%"],
+        captions=["synthetic face 7: 7.0%", "synthetic face 2: 2.0%"],
         columns=4,
     )
     np.testing.assert_array_equal(page, expected)
@@ -98,9 +98,9 @@ def test_sheet_at_original_size_is_the_drawing(dataset: LandmarkDataset) -> None
 def test_sheet_without_images_or_with_other_counts_is_refused() -> None:
     with pytest.raises(UserError, match="at least one image"):
         landmark_sheet([], Landmarks.empty(NOSE))
-    with pytest.raises(UserError, match="2 images needs 2 titles, not 1"):
-        landmark_sheet([gray_image(9, 9)] * 2, NOSES, titles=["one"])
+    with pytest.raises(UserError, match="2 images needs 2 captions, not 1"):
+        landmark_sheet([gray_image(9, 9)] * 2, NOSES, captions=["one"])
     with pytest.raises(UserError, match="3 images needs 3 faces, not 2"):
         landmark_sheet([gray_image(9, 9)] * 3, NOSES)
-    with pytest.raises(UserError, match="scale 1"):
+    with pytest.raises(UserError, match="columns and scale of a sheet must be 1 or more"):
         landmark_sheet([gray_image(9, 9)], NOSES[[0]], scale=0)

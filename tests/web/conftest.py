@@ -111,19 +111,19 @@ class RunningServer:
     """Address of a running server, and the addresses of other machines that it connected to."""
 
     address: str
-    foreign: list[Any] = field(default_factory=list)
+    external: list[Any] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
 def server(models: list[Path]) -> Iterator[RunningServer]:
     """Run the server while the tests of a module run."""
     pytest.importorskip("gradio", reason="gradio is not installed")
-    foreign: list[Any] = []
+    external: list[Any] = []
     original = socket.socket.connect
 
     def connect(self: socket.socket, address: Any) -> None:
         if isinstance(address, tuple) and address[0] != HOST:
-            foreign.append(address)
+            external.append(address)
         original(self, address)
 
     service = LandmarkService(models, "none", Limits(megabytes=1, seconds=3))
@@ -137,6 +137,6 @@ def server(models: list[Path]) -> Iterator[RunningServer]:
         running = build_server(service, Path(folder))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
-        yield RunningServer(f"http://{HOST}:{listener.getsockname()[1]}", foreign)
+        yield RunningServer(f"http://{HOST}:{listener.getsockname()[1]}", external)
         running.should_exit = True
         thread.join()

@@ -64,7 +64,7 @@ def test_build_server_without_gradio_says_how_to_install_it(
         build_server(LandmarkService(models, "none"), tmp_path)
 
 
-def test_server_allows_no_foreign_content_or_hosts(server: Any) -> None:
+def test_server_allows_no_external_content_or_hosts(server: Any) -> None:
     with urllib.request.urlopen(server.address) as answer:
         assert "default-src 'self'" in answer.headers["content-security-policy"]
         content = answer.read().decode()
@@ -73,4 +73,4 @@ def test_server_allows_no_foreign_content_or_hosts(server: Any) -> None:
     request = urllib.request.Request(server.address, headers={"Host": "elsewhere.example"})
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(request)
-    assert server.foreign == []
+    assert server.external == []

@@ -51,7 +51,7 @@ def page(server: Any, browser: Browser) -> Iterator[Page]:
     context.close()
     assert len(requested) > 5
     assert [url for url in requested if not url.startswith((server.address, "data:", "blob:"))] == []
-    assert server.foreign == []
+    assert server.external == []
 
 
 def test_photo_upload_shows_drawing_table_and_downloads(

@@ -102,7 +102,7 @@ def test_photo_without_face_writes_nothing(
     out.mkdir()
     Image.new("RGB", (200, 200), "gray").save(path)
     result = detecting_service.predict_photo(path, str(models[0]), out)
-    assert result.message == "wall.png: no face detected; try one that is larger or more frontal."
+    assert result.message == "wall.png: no face detected; try a file with a larger or more frontal face."
     assert result == Result(result.message)
     assert list(out.iterdir()) == []
 

@@ -55,7 +55,7 @@ def read_training(path: Path) -> LandmarkDataset:
     Parameters
     ----------
     path
-        The outer zip, training.zip, training.csv, or a folder with one of them.
+        Kaggle's zip (`ARCHIVE`), training.zip, training.csv, or a folder with one of them.
 
     Returns
     -------
@@ -191,7 +191,7 @@ def find_file(path: Path, stem: str) -> Path:
     Parameters
     ----------
     path
-        The outer zip, an inner zip, a CSV, or a folder with one of them.
+        Kaggle's zip (`ARCHIVE`), a zip in it, a CSV, or a folder with one of them.
     stem
         ``"training"``, ``"test"`` or ``"IdLookupTable"``.
 

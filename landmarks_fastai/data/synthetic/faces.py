@@ -149,7 +149,7 @@ def random_face(rng: np.random.Generator) -> Face:
         skin=skin,
         hair=jitter(hair_colors[int(rng.integers(len(hair_colors)))], rng, 4),
         iris=iris_colors[int(rng.integers(len(iris_colors)))],
-        cloth=jitter((110, 110, 120), rng, 95),
+        clothing=jitter((110, 110, 120), rng, 95),
         width=between(0.83, 0.97),
         jaw=between(0.0, 0.35),
         eye_spread=between(0.335, 0.385),

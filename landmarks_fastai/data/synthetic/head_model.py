@@ -31,33 +31,33 @@ class Face:
     skin: Color
     hair: Color
     iris: Color
-    cloth: Color
+    clothing: Color
     width: float  # half the width of the head
     jaw: float  # from 0 (round) to 0.4 (pointed)
     eye_spread: float  # half the distance between the centers of the eyes
     eye_half_width: float
-    eye_open: float
-    eye_slant: float
-    brow_lift: float
-    brow_arch: float
+    eye_open: float  # height of the opening, relative to a typical eye
+    eye_slant: float  # how much higher the outer corner is than the center
+    brow_lift: float  # height above the eyes
+    brow_arch: float  # height of the arch
     brow_tilt: float  # positive: inner end up (worried); negative: down (angry)
     brow_thickness: float
-    nose_length: float
-    nose_width: float
-    nose_height: float
+    nose_length: float  # from the eyes down to the tip
+    nose_width: float  # half the width of the nose
+    nose_height: float  # distance of the tip from the skin
     mouth_half_width: float
-    mouth_open: float
-    smile: float
-    lips: float
-    lip_red: float
+    mouth_open: float  # drop of the lower lip
+    smile: float  # from 0 to 1; raises the corners of the mouth
+    lips: float  # approximate thickness of each lip
+    lip_red: float  # from 0 (color of the skin) to 1 (red)
     hair_style: str  # "bald", "short" or "long"
-    hairline: float
+    hairline: float  # y of the hairline above the nose
     hair_arch: float  # how much lower the hairline is at the sides
-    beard: float
+    beard: float  # from 0 (none) to 1 (black)
     glasses: bool
     light: tuple[float, float, float]  # unit vector toward the light
-    ambient: float
-    exposure: float
+    ambient: float  # brightness where no direct light falls
+    exposure: float  # factor of the brightness of the image
     blur: float  # of the rendered image, relative to the distance between the eyes
     noise: float  # standard deviation in gray levels
 
@@ -83,11 +83,11 @@ class View:
 
 def surface(face: Face, x: Floats, y: Floats, lift: Floats | float = 0.0) -> Floats:
     """Map (x, y) of the frontal view to head coordinates (…, 3), at distance `lift` from the skin."""
-    head = np.empty((*np.shape(x + y), 3))
+    points = np.empty((*np.shape(x + y), 3))
     depth_squared = 1 - (x / (face.width * 1.08)) ** 2 - (y / (HEAD_HALF_HEIGHT * 1.15)) ** 2
-    head[..., 0], head[..., 1] = x, y
-    head[..., 2] = HEAD_HALF_DEPTH * np.sqrt(np.maximum(depth_squared, 0.02)) + lift
-    return head
+    points[..., 0], points[..., 1] = x, y
+    points[..., 2] = HEAD_HALF_DEPTH * np.sqrt(np.maximum(depth_squared, 0.02)) + lift
+    return points
 
 
 def landmark_positions(face: Face) -> Floats:

@@ -191,7 +191,7 @@ def _hair_and_skin(face: Face, paint: Brush) -> None:
     neck = np.array(
         [[-0.5, 0.7, -0.1], [0.5, 0.7, -0.1], [0.62, 1.7, -0.25], [0.0, 1.95, -0.1], [-0.62, 1.7, -0.25]]
     )
-    slope = np.array(
+    shoulders = np.array(
         [
             [-0.55, 1.5],
             [-1.5, 1.85],
@@ -203,7 +203,7 @@ def _hair_and_skin(face: Face, paint: Brush) -> None:
             [0.55, 1.5],
         ]
     )
-    paint.upright(np.insert(slope, 2, -0.3, axis=1), face.cloth)
+    paint.upright(np.insert(shoulders, 2, -0.3, axis=1), face.clothing)
     paint.upright(neck, shade)
     cap = head[head[:, 1] < (0.5 if long_hair else 0.05)] * (1.09 if long_hair else 1.05)
     if face.hair_style == "short":

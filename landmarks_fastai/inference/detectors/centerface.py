@@ -69,8 +69,10 @@ def open_centerface(
         # (y, x) of each of the five keypoints, as fractions of the box
         y, x = keypoints[:, row, column].reshape(5, 2, -1).swapaxes(0, 1)
         points = np.stack([left + x * widths, top + y * heights], axis=-1)
-        boxes = np.stack([widths, heights]) / scale[:, None]
-        return detections_from_keypoints(alignment, points / scale, boxes, heatmap[0, row, column], image)
+        face_sizes = np.stack([widths, heights]) / scale[:, None]
+        return detections_from_keypoints(
+            alignment, points / scale, face_sizes, heatmap[0, row, column], image
+        )
 
     return detect
 

@@ -19,7 +19,7 @@ from landmarks_fastai.errors import UserError
 from landmarks_fastai.geometry import Crop, extract_crop
 from landmarks_fastai.schema import IBUG68, LandmarkSchema
 
-SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 HEADER = "image,left_x,left_y,right_x,right_y,tip_x,tip_y\n"
 
 

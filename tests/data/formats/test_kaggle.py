@@ -293,7 +293,7 @@ def test_parse_pixels_returns_values(seed, gap):
     assert list(kaggle.parse_pixels(gap.join(map(str, values)), "training.csv, line 2")) == values
 
 
-def test_read_training_development_data(kaggle_zip):
+def test_read_training_reads_real_faces(kaggle_zip):
     dataset = read_training(kaggle_zip)
     assert dataset.images.shape == (2940, 96, 96, 1)
     assert dataset.complete.sum() == 2140

@@ -27,7 +27,7 @@ def test_paint_eyeball_iris_is_centered_on_label(seed):
     rng = np.random.default_rng(seed)
     white = (255, 255, 255)
     face = dataclasses.replace(
-        random_face(rng), skin=white, hair=white, cloth=white, iris=(0, 0, 0), eye_open=2.0, glasses=False
+        random_face(rng), skin=white, hair=white, clothing=white, iris=(0, 0, 0), eye_open=2.0, glasses=False
     )
     view = fit_view(landmark_positions(face), random_rotation(rng), rng, 96)
     eyes = view(landmark_positions(face))[:2]
