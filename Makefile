@@ -1,5 +1,5 @@
-# make demo: from nothing to a photo with landmarks. make test: from nothing to passed tests.
-# Each creates the virtual environment that it needs, again when pyproject.toml changes.
+# Every target except screen and clean first creates the virtual environment, and updates it when pyproject.toml has
+# changed. make demo: train, evaluate, and predict the landmarks of a photo. make test: run the fast tests.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +14,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $(READY)
 
-# a model trained on synthetic faces is evaluated on synthetic faces; the photo is for the released model
+# a model trained on synthetic faces is not accurate on photos: the photo is predicted with the released model
 demo: $(READY)
 	$(BIN)/python cli.py train --config quick --data synthetic --out runs/demo --overwrite
 	$(BIN)/python cli.py evaluate runs/demo
@@ -34,7 +34,7 @@ lint: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# what the tests of the window and of the page need; without it they are skipped
+# what the tests of the camera window and of the web page need (Debian, as root); without it they are skipped
 screen:
 	apt-get update -qq
 	apt-get install -y -qq chromium xvfb xdotool ffmpeg

@@ -264,8 +264,8 @@ def render(results: Results, original: Results) -> str:
         f" {setting['machine']}. Each row is the default config with one change. It is trained for the number"
         f" of epochs, at least one, that take as long as {setting['epochs']} epochs of the default config;"
         " the rows of the last section are trained for all epochs of their config. RMSE in px of the 96 px"
-        " images, mean ± standard deviation over seeds; the difference is from the default config with the same"
-        " seeds.",
+        " images, mean ± standard deviation over seeds; the difference is from the default config with the"
+        " same seeds.",
         markdown_table(
             [
                 "",

@@ -70,8 +70,8 @@ def render(results: Results) -> str:
         f"`python benchmarks/cross_validation.py`: {setting['train']:,} training faces,"
         f" {setting['held out']:,} faces of held-out identities; {FOLDS} folds of whole near-duplicate"
         f" groups; the default config at 48 px, {EPOCHS} epochs per model; {setting['machine']}. RMSE in px"
-        f" of the 96 px images, mean ± standard deviation over {len(runs)} seeds, and difference from one model"
-        " that was trained on all training faces.",
+        f" of the 96 px images, mean ± standard deviation over {len(runs)} seeds, and difference from one"
+        " model that was trained on all training faces.",
         markdown_table(["", "RMSE", "difference"], rows),
     )
 

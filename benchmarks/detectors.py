@@ -277,8 +277,8 @@ def render(results: Results) -> str:
     setting = results["setting"]
     return markdown_page(
         "Face detectors and the crops of Kaggle's data",
-        f"`python benchmarks/detectors.py`: {setting['matched']:,} video frames (faces68) whose crop in the"
-        " Kaggle-like data is known (see _common/frames68.py). The alignments are fitted on"
+        f"`python benchmarks/detectors.py`: {setting['matched']:,} video frames whose crop in the"
+        " Kaggle-like data is known (data set faces68, see _common/frames68.py). The alignments are fitted on"
         f" {setting['fit']:,} frames and evaluated on {setting['evaluated']:,} frames of other identities;"
         f" {setting['machine']}.",
         *CONCLUSIONS,
@@ -295,7 +295,7 @@ def render(results: Results) -> str:
         _scene_table(results),
         "## Time",
         "Milliseconds per image, the fastest of five runs, and in parentheses relative to dlib. On one core,"
-        " CPU time; on two cores, elapsed time on a machine that was shared with other work. An unchanged"
+        " CPU time; on two cores, elapsed time on a machine shared with other work. An unchanged"
         " frame has about 200 × 230 px.",
         _speed_table(results),
         "## Alignments",

@@ -2,10 +2,10 @@
 
     python benchmarks/label_audit.py --data facial-keypoints-detection.zip
 
-Ten rows get the labels of another row, and the labels of ten are shifted by several pixels. They are injected
-through a file of corrections, so that everything else is as in normal use: the folds of the default config are
-trained with it and audited. An interrupted run is resumed. Writes label_audit.json and label_audit.md;
-results that are in label_audit.json are not computed again.
+Ten rows get the labels of another row, and the labels of ten are shifted by several pixels. They are
+injected through a file of corrections, so that everything else is as in normal use: the folds of the default
+config are trained with it and audited. An interrupted run is resumed. Writes label_audit.json and
+label_audit.md; results that are in label_audit.json are not computed again.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def render(results: Results) -> str:
         markdown_table(["run", "shuffled", "shifted", "precision", "out-of-fold RMSE"], rows),
         "Other highly ranked rows may have label errors too: not all labels of this data were checked"
         " visually. Injected labels that are closer to the prediction than the original labels:"
-        f" {', '.join(closer) or 'none'}. The original labels of such a row may be wrong, so that the"
-        " injected ones are hardly an error.",
+        f" {', '.join(closer) or 'none'}. The original labels of such a row may be wrong, and the"
+        " injected ones nearly correct.",
     )
 
 

@@ -68,8 +68,9 @@ def render(results: Results) -> str:
     ]
     return markdown_page(
         "Peak memory by multiplier",
-        f"`python benchmarks/memory.py`: peak memory of the whole process in {ITERATIONS} iterations of the"
-        " default config on the CPU.",
+        f"`python benchmarks/memory.py`: peak memory of the whole process during {ITERATIONS} iterations of"
+        " the default config on the CPU. The multiplier (`data.multiplier`) is the number of times that each"
+        " row is used per epoch.",
         markdown_table(["multiplier", "faces per epoch", "peak MiB", "difference from multiplier 1"], rows),
     )
 

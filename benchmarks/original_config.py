@@ -189,7 +189,7 @@ def render(results: Results, accuracy: Results) -> str:
         "The original config on a GPU",
         f"`python benchmarks/original_config.py`: configs/original-resnet18.yaml, {setting['train']:,}"
         f" complete rows for training, batches of 625 at 224 px, {setting['iterations per epoch']}"
-        f" iterations per epoch, {last:,} of the config's {ITERATIONS:,} iterations; evaluated on the"
+        f" iterations per epoch, {last:,} of at most {ITERATIONS:,} iterations; evaluated on the"
         f" {setting['held out']:,} faces of held-out identities of [accuracy.md](accuracy.md) at the end of"
         f" each cycle of the learning rate; {setting['machine']}. RMSE in px of the 96 px images, one seed.",
         markdown_table(

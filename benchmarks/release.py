@@ -120,8 +120,7 @@ def render(results: Results) -> str:
         " the same faces, the epoch of each run was selected, and its calibration factor was fitted. Rank"
         " correlation of confidence and accuracy; in parentheses, for comparison, that of an estimate that"
         " uses the labels: the mean errors of the landmark and of the other landmarks of the face. *Mixed*:"
-        " images of mixed quality, in turn one unchanged image and one with each corruption of the last"
-        " table.",
+        " images of mixed quality: in turn, one is unchanged, and one has each corruption of the last table.",
         markdown_table(
             [
                 "model",

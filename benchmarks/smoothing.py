@@ -59,11 +59,11 @@ UNFILTERED, SMOOTHED, ALONE = "unfiltered", "smoothed", "each landmark alone"
 
 CONCLUSIONS = """
 Jitter from noise is the part that differs between seeds. On the still and the slow path, smoothing reduces
-the jitter by more than half, with a lag of a third of a frame at 25 frames per second. On the fast path, it
-reduces the jitter from noise by more than half as well, but not the total jitter: most of the rest is the
-lag of the filter, which varies where the path turns, and therefore counts as jitter. The crop of the next
-frame is predicted from the velocity of the face. With an earlier model, the jitter on this path was 0.43 px
-without this prediction, and 0.25 px with it.
+the jitter by more than half; at 25 frames per second, the lag on the slow path is a third of a frame. On the
+fast path, it reduces the jitter from noise by more than half as well, but not the total jitter: most of the
+rest is the lag of the filter, which varies where the path turns, and therefore counts as jitter. The crop of
+the next frame is predicted from the velocity of the face. With an earlier model, the jitter on this path was
+0.43 px without this prediction, and 0.25 px with it.
 
 The cutoffs were tuned on such clips with an earlier model: 128 settings of the filter in use, and 56 of a
 filter on each landmark alone. None of the latter halved the jitter on the slow path with a lag of less than

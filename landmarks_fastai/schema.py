@@ -103,7 +103,7 @@ class LandmarkSchema:
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise UserError(
-                f"a schema has the keys name and names, and optionally flip_pairs, skeleton and eyes: {error!r}"
+                f"a schema needs name and names; flip_pairs, skeleton and eyes are optional: {error!r}"
             ) from error
 
 

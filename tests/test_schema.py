@@ -76,7 +76,7 @@ def test_schema_from_dict_without_optional_keys_uses_defaults() -> None:
 def test_schema_from_dict_with_missing_or_malformed_key_raises(entries: dict[str, Any]) -> None:
     with pytest.raises(UserError) as error:
         LandmarkSchema.from_dict(entries)
-    message = "a schema has the keys name and names, and optionally flip_pairs, skeleton and eyes: "
+    message = "a schema needs name and names; flip_pairs, skeleton and eyes are optional: "
     assert str(error.value).startswith(message)
 
 

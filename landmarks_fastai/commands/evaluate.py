@@ -177,9 +177,9 @@ def unseen_rows(runs: Sequence[Path], dataset: LandmarkDataset) -> NDArray[np.in
         if len({config.seed for config in configs if config.data.limit is not None}) > 1:
             first, second, *_ = validation
             raise UserError(
-                f"{first}, {second}: data.limit selected different rows, because the seeds differ, so the rows"
-                " that are new to all models cannot be identified; evaluate one at a time, on other --data,"
-                " or with --rows all"
+                f"{first}, {second}: data.limit selected different rows, because the seeds differ, so the"
+                " rows that are new to all models cannot be identified; evaluate one at a time, on other"
+                " --data, or with --rows all"
             )
     unseen = reduce(np.intersect1d, validation.values())
     if not len(unseen):

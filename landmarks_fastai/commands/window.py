@@ -63,9 +63,7 @@ def import_opencv() -> Any:
         raise UserError("OpenCV is not installed; pip install opencv-python")
     # on Linux, both bundle display libraries, and OpenCV's window would hang
     if "av" in sys.modules and "cv2" not in sys.modules and sys.platform.startswith("linux"):
-        raise UserError(
-            "OpenCV cannot open a window after PyAV was imported; run the preview in a new process"
-        )
+        raise UserError("OpenCV cannot open a window after PyAV was imported; start a new process")
     import cv2
 
     if not cv2.currentUIFramework():

@@ -16,8 +16,8 @@ from landmarks_fastai.geometry import Complex, Floats, fit_similarity, outside_s
 Mask = NDArray[np.bool_]
 
 SUSPICIOUS = 6.0
-"""Distance from the median shape, in robust standard deviations, from which a landmark is reported: at most
-0.1 % of the landmarks of ordinary data."""
+"""Distance from the median shape, in robust standard deviations, from which a landmark is reported: about
+0.1 % of correctly labeled landmarks."""
 
 MIN_ROWS = 8
 """Minimum number of rows for a median shape."""

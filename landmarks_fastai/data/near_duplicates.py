@@ -49,8 +49,8 @@ def group_near_duplicates(dataset: LandmarkDataset) -> NDArray[np.int64]:
     1. Rows whose locally normalized patches correlate by at least `NEAR_DUPLICATE` are near-duplicates.
     2. The patches are projected on whitened principal components and clustered by average linkage, then
        whitened by the scatter within the clusters (within-class covariance normalization, Hatch et al. 2006,
-       "Within-class covariance normalization for SVM-based speaker recognition") and clustered again. Clusters
-       are merged while their mean cosine is clearly higher than that of random directions.
+       "Within-class covariance normalization for SVM-based speaker recognition") and clustered again.
+       Clusters are merged while their mean cosine is clearly higher than that of random directions.
 
     Grouping different people costs little, but one person on both sides of a split makes the validation
     error too optimistic. The thresholds therefore favor grouping. With fewer than `MIN_ROWS` or more than

@@ -1,8 +1,8 @@
 """Ranking of probable label errors: labels far from out-of-fold predictions.
 
 A difficult face is not a label error. Each distance is therefore divided by the error that the model expects
-and by the median for that landmark. Faces are then compared in two ways, because a single wrong landmark differs
-from the predictions in another way than labels that are all shifted or belong to another face.
+and by the median for that landmark. Faces are then compared in two ways, because a single wrong landmark and
+labels that are all shifted or belong to another face differ from the predictions in different ways.
 """
 
 from __future__ import annotations

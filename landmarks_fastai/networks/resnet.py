@@ -29,7 +29,7 @@ class ResNetStages(nn.Sequential):
 
 
 def resnet_stages(model: nn.Module) -> ResNetStages:
-    """Return the stem and the four stages of a torchvision ResNet: the layers that fastai keeps as the body."""
+    """Return the stem and the four stages of a torchvision ResNet: the layers that fastai uses as body."""
     return ResNetStages(*list(model.children())[:-2])
 
 

@@ -198,7 +198,7 @@ HARD_ROTATE = 60.0
 """Maximum rotation, ± degrees."""
 
 HARD_BLUR = 0.03
-"""Maximum standard deviation of the blur as a fraction of the side: about as blurry as a face 16 pixels wide."""
+"""Maximum standard deviation of the blur as a fraction of the side: like a face about 16 pixels wide."""
 
 HARD_DARK = 0.15
 """Minimum factor by which pixel values are multiplied."""

@@ -37,7 +37,7 @@ def _overview(header: ModelHeader, data: dict[str, Any]) -> list[str]:
     return [
         f"# {header.arch} with a {header.head['name']} head, {len(header.landmark_schema)} landmarks",
         "",
-        f"Trained {header.created} by landmarks-fastai {header.package_version}"
+        f"Trained on {header.created} with landmarks-fastai {header.package_version}"
         f" for {config['training']['epochs']} epochs, seed {config['seed']}.",
         "",
         f"- **Data:** {data['source']}, {data['rows']:,} rows (SHA-256 {data['sha256']}).",

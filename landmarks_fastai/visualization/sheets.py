@@ -51,8 +51,8 @@ def landmark_sheet(
     Raises
     ------
     UserError
-        If there is no image, the numbers of images, faces and captions do not agree, or `columns` or `scale` is
-        less than 1.
+        If there is no image, the numbers of images, faces and captions do not agree, or `columns` or `scale`
+        is less than 1.
     """
     count = len(images)
     if not count:

@@ -24,7 +24,10 @@ HALF = 2 / (0.476936 * math.sqrt(math.pi))
 
 
 def sample_errors(error_factor: float = 1.0, n: int = 20_000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw pred (n, 5, 2), true and scales (n, 5); errors are normal, with mean `error_factor` times the scale."""
+    """Draw pred, true (n, 5, 2) and scales (n, 5); the mean absolute error is `error_factor` times the scale.
+
+    The errors are normally distributed.
+    """
     rng = np.random.default_rng(0)
     scales = np.exp(rng.uniform(np.log(0.4), np.log(5), (n, 5)))
     true = rng.uniform(0, 96, (n, 5, 2))

@@ -1,4 +1,4 @@
-"""Saving model files: atomic, readable by other users, with tensors that share memory, and in half precision."""
+"""Saving model files: atomic writes, file permissions, tensors that share memory, half precision."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ def read_csv_dataset(
         Side of the resized crops, pixels.
     crop
         ``"landmarks"``: a crop around the labeled landmarks, 1.6 times as large as the longer side of their
-        bounding box; the center crop if that side is less than 1 pixel or unknown. ``"image"``: the center crop of the
-        image. Outside the image, edge pixels are repeated.
+        bounding box; the center crop if that side is less than 1 pixel or unknown. ``"image"``: the center
+        crop of the image. Outside the image, edge pixels are repeated.
 
     Returns
     -------
