@@ -79,9 +79,8 @@ def in_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change into the workspace, and replace the download of Kaggle's data by a small data set."""
     monkeypatch.chdir(workspace)
     for module in ("data.sources", "commands.submit"):
-        monkeypatch.setattr(
-            f"landmarks_fastai.{module}.download_kaggle", lambda cache, progress=None: workspace / "kaggle.zip"
-        )
+        name = f"landmarks_fastai.{module}.download_kaggle"
+        monkeypatch.setattr(name, lambda cache, progress=None: workspace / "kaggle.zip")
     return workspace
 
 
