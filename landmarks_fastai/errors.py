@@ -7,11 +7,25 @@ LandmarksError        base class; the command line prints the message without a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class LandmarksError(Exception):
-    """Error with a one-line message: what is wrong, where, and what to do about it."""
+    """Error with a one-line message: what is wrong, where, and what to do about it.
+
+    Parameters
+    ----------
+    message
+        The message.
+    details
+        Further lines, such as one for each row that cannot be used.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
 
 
 class UserError(LandmarksError):

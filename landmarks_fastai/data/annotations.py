@@ -64,13 +64,18 @@ class Annotations:
         N names; rows with the same name (a person, a scene) stay on one side of a split. None if the source
         has none.
     names
-        N row names for messages: "labels.csv, line 3".
+        N row names for tables and messages: "a.png", "labels.json annotation 17".
     columns
         Other values of each row by column name, N each, for slices of an evaluation.
     source
         The file or folder they were read from, for messages.
     notes
         What was left out or assumed while reading, one line each, for the user.
+    bad_rows
+        Rows that cannot be used, one message each, which names the file and the line or key and says what is
+        wrong. They are not among the N rows.
+    locations
+        Where each row is, for messages: "labels.csv, line 3". None if the names say that.
     """
 
     schema: LandmarkSchema
@@ -84,6 +89,8 @@ class Annotations:
     groups: tuple[str, ...] | None = None
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    bad_rows: tuple[str, ...] = ()
+    locations: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that the shapes agree."""
@@ -94,7 +101,12 @@ class Annotations:
             raise UserError(f"{self.source}: visibility must be ({n}, {k}), not {self.visibility.shape}")
         if self.boxes is not None and self.boxes.shape != (n, 4):
             raise UserError(f"{self.source}: boxes must be ({n}, 4), not {self.boxes.shape}")
-        for what, values in (("names", self.names), ("groups", self.groups), *self.columns.items()):
+        for what, values in (
+            ("names", self.names),
+            ("groups", self.groups),
+            ("locations", self.locations),
+            *self.columns.items(),
+        ):
             if values is not None and len(values) != n:
                 raise UserError(f"{self.source}: {n} rows need {n} {what}, not {len(values)}")
 
@@ -114,4 +126,5 @@ class Annotations:
             boxes=None if self.boxes is None else self.boxes[rows],
             groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
             columns={name: tuple(values[i] for i in chosen) for name, values in self.columns.items()},
+            locations=None if self.locations is None else tuple(self.locations[i] for i in chosen),
         )

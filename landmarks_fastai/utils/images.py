@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from landmarks_fastai.errors import LandmarksError, UserError
 
@@ -37,6 +39,10 @@ EXIF_TRANSPOSE = {
 
 SWAPS_AXES = frozenset({5, 6, 7, 8})
 """EXIF orientations that exchange width and height."""
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+"""Chunks of a PNG that may contain an orientation: EXIF, or XMP and EXIF as text."""
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -76,6 +82,18 @@ def image_size(path: str | Path) -> tuple[int, int]:
     with _opened(Path(path)) as image:
         width, height = image.size
         return (height, width) if _orientation(image) in SWAPS_AXES else (width, height)
+
+
+def exif_orientation(path: str | Path) -> int:
+    """Return the EXIF orientation of an image, without decoding it; 1, upright, if it has none.
+
+    Raises
+    ------
+    UserError
+        See `image_size`.
+    """
+    with _opened(Path(path)) as image:
+        return _orientation(image)
 
 
 @contextmanager
@@ -127,9 +145,26 @@ def _apply_exif_orientation(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation; 1 if there is none, or if the metadata is broken."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        # PngImageFile.getexif decodes the pixels, because metadata may follow them
+        complete = isinstance(image, PngImageFile) and not _has_metadata_after_pixels(image)
+        exif = Image.Image.getexif(image) if complete else image.getexif()
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # the pixels are intact although the metadata is broken
         return 1
+
+
+def _has_metadata_after_pixels(image: PngImageFile) -> bool:
+    """Return True if chunks that may contain an orientation follow the pixels of a PNG: EXIF or text."""
+    with open(image.filename, "rb") as file:
+        file.seek(len(PNG_SIGNATURE))
+        has_pixels = False
+        while len(header := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", header)
+            if has_pixels and kind in PNG_METADATA:
+                return True
+            has_pixels |= kind == b"IDAT"
+            file.seek(length + 4, os.SEEK_CUR)  # 4 bytes of checksum
+    return False
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -200,10 +235,10 @@ def _expand(argument: Path) -> list[Path]:
 def _select_images(paths: Iterable[Path]) -> list[Path]:
     """Return the files with an image suffix, in natural order, without hidden files."""
     images = [p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
-    return sorted(images, key=_natural_key)
+    return sorted(images, key=natural_key)
 
 
-def _natural_key(path: Path) -> tuple[list[tuple[str, int]], str]:
+def natural_key(path: Path) -> tuple[list[tuple[str, int]], str]:
     """Return a sort key that compares digits as numbers: 2 comes before 10."""
     pieces = re.findall(r"(\D*)(\d*)", str(path).lower())
     return [(text, int(number or -1)) for text, number in pieces], str(path)

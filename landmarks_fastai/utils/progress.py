@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
-Progress = Callable[[int, int | None], None]
-"""Called with the amount done so far and the total, None if unknown: bytes of a download, frames of a
-video."""
+
+class Progress(Protocol):
+    """Called with the amount done so far and the total, None if unknown.
+
+    The unit is "bytes" of a download, "images" that are decoded, or "frames" of a video.
+    """
+
+    def __call__(self, done: int, total: int | None, unit: str = "bytes", /) -> None:
+        """Report progress."""

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils import csv_reader
 from landmarks_fastai.utils.csv_reader import CsvReader, check_point_range
 
 
@@ -35,7 +36,8 @@ def test_csv_reader_counts_blank_lines_and_line_breaks_in_fields() -> None:
         (b"", "data.csv: the file is empty; its first line must name the columns"),
         (b"\n\n", "data.csv: the file is empty; its first line must name the columns"),
         (b"a,b,a\n", "data.csv: duplicate column 'a'; remove one of them"),
-        (b"\xff\xfe\x00", "data.csv: not a CSV in UTF-8 text (near line 1)"),
+        (b"\xff\xfe\x00", "data.csv: not a CSV in UTF-16 text (near line 1)"),
+        (b"a\xff,b\n", "data.csv: not a CSV in UTF-8 text (near line 1)"),
     ],
 )
 def test_csv_reader_invalid_header_raises(content: bytes, message: str) -> None:
@@ -100,3 +102,37 @@ def test_check_point_range_beyond_raises(point: tuple[float, float], coordinate:
         f"data.csv, line 2: nose_{coordinate}, far outside the image of 60 × 40 px; correct the value, or"
         " leave it empty if the landmark is unlabeled"
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "separator", "line"),
+    [
+        ("a,b\n1,2\n", ",", 2),
+        ("a;b\n1;2\n", ";", 2),
+        ("a\tb\n1\t2\n", "\t", 2),
+        ("sep=;\na;b\n1;2\n", ";", 3),
+        ('"sep=\t"\r\na\tb\r\n1\t2\r\n', "\t", 3),
+        ('"a;;;",b\n1,2\n', ",", 2),
+        (" a , b \n1,2,,\n", ",", 2),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_csv_reader_detects_separator_and_encoding(
+    content: str, separator: str, line: int, encoding: str
+) -> None:
+    reader = read(content.encode(encoding))
+    assert reader.separator == separator
+    assert reader.columns[1] == "b"
+    assert list(reader.rows()) == [(line, ["1", "2"])]
+
+
+def test_csv_reader_accepts_decimal_commas_between_semicolons() -> None:
+    assert read(b"a;b\n").number("1,5", 2, "a") == 1.5
+    with pytest.raises(UserError, match="enter a number"):
+        read(b"a,b\n").number("1,5", 2, "a")
+
+
+def test_csv_reader_too_long_line_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_reader, "MAX_LINE", 100)
+    with pytest.raises(UserError, match="line 2 is too long"):
+        list(read(b"a,b\n" + b"x" * 200).rows())

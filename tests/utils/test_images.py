@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.images import find_images, image_size, read_image
+from landmarks_fastai.utils.images import exif_orientation, find_images, image_size, read_image
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
@@ -286,3 +286,50 @@ def test_image_size_is_that_of_the_upright_image(
     (tmp_path / "b.jpg").write_text("text")
     with pytest.raises(UserError, match=r"b\.jpg: not an image"):
         image_size(tmp_path / "b.jpg")
+
+
+def rotated_png(metadata: str) -> bytes:
+    """Return a PNG of 7 x 4 px with EXIF orientation 6, at the start, at the end, as text or as XMP."""
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    text = PngImagePlugin.PngInfo()
+    if metadata == "xmp":
+        text.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    if metadata == "text":
+        text.add_text("Raw profile type exif", "\nexif\n 26\n" + (b"Exif\0\0" + exif.tobytes()[6:]).hex())
+    quadrants().resize((7, 4)).save(
+        buffer, "PNG", exif=exif if metadata in ("start", "end") else None, pnginfo=text
+    )
+    png = buffer.getvalue()
+    if metadata == "end":
+        start = png.index(b"eXIf") - 4
+        end = start + 12 + struct.unpack(">I", png[start : start + 4])[0]
+        png = png[:start] + png[end:-12] + png[start:end] + png[-12:]
+    return png
+
+
+@pytest.mark.parametrize("metadata", ["start", "end", "text", "xmp"])
+def test_image_size_finds_orientation_of_png(tmp_path: Path, metadata: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(rotated_png(metadata))
+    assert image_size(path) == (4, 7) == read_image(path).shape[1::-1]
+    assert exif_orientation(path) == 6
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif"])
+def test_image_size_decodes_no_pixels(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"a.{suffix}"
+    quadrants().save(path)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    quadrants().save(tmp_path / "rotated.png", exif=exif)
+
+    def load(image: Image.Image) -> None:
+        raise AssertionError("the pixels are decoded")
+
+    for kind in (PngImagePlugin.PngImageFile, type(Image.open(path)), ImageFile.ImageFile):
+        monkeypatch.setattr(kind, "load", load)
+    assert image_size(path) == (60, 40)
+    assert exif_orientation(path) == 1
+    assert exif_orientation(tmp_path / "rotated.png") == 3

@@ -1,4 +1,4 @@
-"""The definition of a data set format, and the CSV header by which formats are recognized."""
+"""The definition of an annotation format, and the CSV header by which formats are recognized."""
 
 from __future__ import annotations
 
@@ -6,31 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from landmarks_fastai.config.options import DataConfig
 from landmarks_fastai.data.annotations import Annotations
-from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.csv_reader import CsvReader
-
-
-@dataclass(frozen=True)
-class Format:
-    """How a data set format is recognized and read.
-
-    Parameters
-    ----------
-    recognizes
-        Returns True if an existing file or folder has this format. Returns False, without an exception, for
-        anything else.
-    read
-        Reads the file or folder; called with its path, the data options and the cache folder.
-    options
-        The options of `DataConfig` that have an effect on this format but not on every source.
-    """
-
-    recognizes: Callable[[Path], bool]
-    read: Callable[[Path, DataConfig, Path], LandmarkDataset]
-    options: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -51,6 +29,10 @@ class AnnotationFormat:
     write
         Writes annotations to a file or folder, and returns one line for each thing that the format cannot
         hold. None if the format cannot be written.
+    suffix
+        Suffix of the file that is written; empty if a folder is written.
+    write_predictions
+        Like `write`, for landmarks that were predicted and not labeled; None if there is no difference.
     """
 
     name: str
@@ -58,6 +40,8 @@ class AnnotationFormat:
     recognizes: Callable[[Path], bool]
     read: Callable[[Path], Annotations]
     write: Callable[[Annotations, Path], list[str]] | None = None
+    suffix: str = ""
+    write_predictions: Callable[[Annotations, Path], list[str]] | None = None
 
 
 def csv_columns(path: Path) -> list[str]:

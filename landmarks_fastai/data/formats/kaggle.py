@@ -17,12 +17,12 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from landmarks_fastai.config.options import DataConfig
-from landmarks_fastai.data.cache import load_or_parse
+from landmarks_fastai.data.cache import load_or_build
 from landmarks_fastai.data.dataset import LandmarkDataset
-from landmarks_fastai.data.formats.base import Format, csv_columns
+from landmarks_fastai.data.formats.base import csv_columns
+from landmarks_fastai.data.image_array import ImageArray
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.utils.csv_reader import CsvReader, check_point_range
 from landmarks_fastai.utils.download import git_blob_sha1_of_stream
 from landmarks_fastai.utils.files import file_sha256
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 URL = "https://github.com/ko-redtruck/facial-landmark-detection/raw/main/facial-keypoints-detection.zip"
+NAME = "kaggle"
 ARCHIVE = "facial-keypoints-detection.zip"
 ARCHIVE_BLOB = "910aaea5cb499befc292feee8da2a8945e0a276e"
 """Git blob SHA-1 of the zip at `URL`."""
@@ -85,7 +86,7 @@ def read_training(path: Path) -> LandmarkDataset:
     digest = hashlib.sha256(pixels)
     digest.update(coordinates.tobytes())
     return LandmarkDataset(
-        images=_to_images(pixels),
+        images=ImageArray(_to_images(pixels)),
         points=coordinates,
         schema=KAGGLE15,
         names=tuple(names),
@@ -158,7 +159,7 @@ def read_lookup(path: Path) -> pd.DataFrame:
 # --- the format ----------------------------------------------------------------------------------
 
 
-def _recognizes(path: Path) -> bool:
+def recognizes(path: Path) -> bool:
     """Return True for a folder with Kaggle's files, any zip, or a CSV with one of Kaggle's columns."""
     if path.is_dir():
         return any((path / name).is_file() for name in ("training.csv", "training.zip", ARCHIVE))
@@ -168,13 +169,11 @@ def _recognizes(path: Path) -> bool:
     return "image" not in columns and bool({"ImageId", *COLUMNS} & columns)
 
 
-def _read(path: Path, data: DataConfig, cache: Path) -> LandmarkDataset:
+def load_training(path: Path, cache: Path) -> LandmarkDataset:
+    """Return the training data from the cache, or read it (`read_training`)."""
     path = find_file(path, "training")
     key = (file_sha256(path), path.name)
-    return load_or_parse(cache, "kaggle", key, lambda: read_training(path))
-
-
-FORMAT = Format(_recognizes, _read)
+    return load_or_build(cache, NAME, key, lambda _: read_training(path))
 
 
 def _is_zip(path: Path) -> bool:

@@ -1,208 +1,143 @@
-"""Reading a CSV of landmarks with its images: crops, landmarks, gray and RGB, cache, error messages."""
+"""Reading and writing a CSV of landmarks: layouts, columns, visibility, bad rows, round trip."""
 
 from __future__ import annotations
 
+import codecs
 import json
-import os
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from helpers.annotation_cases import annotation_cases, assert_same_annotations
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from landmarks_fastai.data.formats import csv
-from landmarks_fastai.data.formats.csv import choose_crop, map_to_crop, read_csv_dataset
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.geometry import Crop, extract_crop
-from landmarks_fastai.schema import IBUG68, LandmarkSchema
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schemas import IBUG68
 
+CASES = Path(__file__).resolve().parents[4] / "shared" / "cases" / "csv_layouts"
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 HEADER = "image,left_x,left_y,right_x,right_y,tip_x,tip_y\n"
-
-
-def make_image(width=60, height=40, seed=0, gray=False):
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (5, 5) if gray else (5, 5, 3), np.uint8)
-    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+GOOD = "a.png,40,10,20,12,30,25\n"
+nan = np.nan
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder with a CSV and two RGB images, one next to it and one in images/."""
-    folder = tmp_path / "custom"
-    (folder / "images").mkdir(parents=True)
-    make_image().save(folder / "a.png")
-    make_image(30, 50, seed=1).save(folder / "images" / "b.jpg")
-    (folder / "landmarks.csv").write_text(HEADER + "a.png,40,10,20,12,30,25\nb.jpg,20,20,8,20,,\n")
-    return folder
+    """Return a folder with a CSV and two images, one next to it and one in images/."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    Image.new("RGB", (30, 50)).save(tmp_path / "images" / "b.jpg")
+    (tmp_path / "landmarks.csv").write_text(HEADER + GOOD + "b.jpg,20,20,8,20,,\n")
+    return tmp_path
 
 
-def read(folder, **options):
-    return read_csv_dataset(folder, folder.parent / "cache", **options)
+def read(folder, text=None, encoding="utf-8"):
+    if text is not None:
+        (folder / "landmarks.csv").write_bytes(text.encode(encoding))
+    return csv.read(folder / "landmarks.csv")
 
 
-def test_read_csv_dataset_reads_names_labels_and_schema(folder):
-    dataset = read(folder, size=32)
-    assert dataset.images.shape == (2, 32, 32, 3)
-    assert dataset.names == ("a.png", "b.jpg")
-    assert dataset.schema.names == ("left", "right", "tip")
-    assert dataset.schema.flip_pairs == (("left", "right"),)
-    assert dataset.groups is None
-    assert dataset.labeled.tolist() == [[True] * 3, [True, True, False]]
-    # the bounding box is 20 px wide, centered at (30, 17.5): the crop is 32 px from (14.5, 2), not resized
-    np.testing.assert_allclose(dataset.points[0], [[25.5, 8], [5.5, 10], [15.5, 23]])
+def test_read_returns_labels_images_and_schema(folder):
+    annotations = csv.read(folder)
+    assert annotations.schema.names == ("left", "right", "tip")
+    assert annotations.schema.flip_pairs == (("left", "right"),)
+    assert [image.path for image in annotations.images] == [folder / "a.png", folder / "images" / "b.jpg"]
+    assert annotations.names == ("a.png", "b.jpg")
+    assert annotations.locations == tuple(f"{folder / 'landmarks.csv'}, line {i}" for i in (2, 3))
+    np.testing.assert_array_equal(
+        annotations.points, [[[40, 10], [20, 12], [30, 25]], [[20, 20], [8, 20], [nan, nan]]]
+    )
+    assert annotations.visibility is annotations.boxes is annotations.groups is None
+    assert annotations.notes == annotations.bad_rows == ()
 
 
-def test_read_csv_dataset_crop_image_is_center_crop(folder):
-    dataset = read(folder, size=80, crop="image")
-    # the image is 40 px high: the crop is from x = 10 to 50, resized to twice its size
-    np.testing.assert_allclose(dataset.points[0, 0], [(40 - 10 + 0.5) * 2 - 0.5, 10.5 * 2 - 0.5])
-    expected = make_image().crop((10, 0, 50, 40)).resize((80, 80), Image.Resampling.BILINEAR)
-    difference = dataset.images[0].astype(int) - np.asarray(expected)
-    assert abs(difference[4:-4, 4:-4]).max() <= 1
+LAYOUTS = {
+    "commas": "image,a_x,a_y\na.png,1.5,-2.25\n",
+    "semicolons": "image;a_x;a_y\na.png;1.5;-2.25\n",
+    "tabs": "image\ta_x\ta_y\na.png\t1.5\t-2.25\n",
+    "semicolons and decimal commas": "image;a_x;a_y\na.png;1,5;-2,25\n",
+    "quoted decimal commas": 'image,a_x,a_y\na.png,"1,5","-2,25"\n',
+    "Excel's separator line": "sep=;\r\nimage;a_x;a_y\r\na.png;1,5;-2,25\r\n",
+    "spaces": " image , a_x , a_y \n a.png , 1.5 , -2.25 \n",
+    "trailing separators": "image,a_x,a_y\na.png,1.5,-2.25,,\n",
+    "blank lines": "image,a_x,a_y\n\na.png,1.5,-2.25\n\n",
+    "exponents": "image,a_x,a_y\na.png,15e-1,-.225E1\n",
+    "old line breaks": "image,a_x,a_y\ra.png,1.5,-2.25\r",
+    "another order": "a_y,image,a_x\n-2.25,a.png,1.5\n",
+}
 
 
-def test_choose_crop_image_is_aligned_to_whole_pixels():
-    assert choose_crop(np.full((1, 2), np.nan), 61, 40, "image") == Crop(10, 0, 40)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("text", LAYOUTS.values(), ids=LAYOUTS)
+def test_read_accepts_layouts(folder, text, encoding):
+    annotations = read(folder, text, encoding)
+    assert csv.recognizes(folder)
+    assert annotations.names == ("a.png",)
+    np.testing.assert_array_equal(annotations.points, [[[1.5, -2.25]]])
+    assert not annotations.bad_rows
 
 
-def test_read_csv_dataset_landmark_outside_crop_is_nan(folder):
-    (folder / "landmarks.csv").write_text(HEADER + "a.png,55,10,20,12,30,25\n")
-    assert read(folder, crop="image").labeled.tolist() == [[False, True, True]]
+def test_read_utf16_big_endian(folder):
+    text = LAYOUTS["semicolons"].encode("utf-16-be")
+    (folder / "landmarks.csv").write_bytes(codecs.BOM_UTF16_BE + text)
+    assert len(csv.read(folder)) == 1
 
 
-@pytest.mark.parametrize("coordinates", [",,,,,", "30,20,,,,"])
-def test_read_csv_dataset_row_with_fewer_than_two_landmarks_gets_center_crop(folder, coordinates):
-    (folder / "landmarks.csv").write_text(HEADER + f"a.png,{coordinates}\n")
-    np.testing.assert_array_equal(read(folder).images, read(folder, crop="image").images)
+def test_read_counts_decimal_commas_and_rejects_mixed_ones(folder):
+    annotations = read(folder, "image;a_x;a_y\na.png;1,5;2\nb.jpg;3;4,5\n")
+    assert annotations.notes == ("2 decimal commas are read as decimal points",)
+    np.testing.assert_array_equal(annotations.points[:, 0], [[1.5, 2], [3, 4.5]])
+    with pytest.raises(UserError, match="line 3: a_x has a decimal comma, but a decimal point in row 2"):
+        read(folder, "image;a_x;a_y\na.png;1.5;2\nb.jpg;3,5;4\n")
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    width=st.integers(40, 300),
-    height=st.integers(40, 300),
-    size=st.integers(32, 96),
-    crop_kind=st.sampled_from(["landmarks", "image"]),
-    seed=st.integers(0, 1000),
-)
-def test_map_to_crop_agrees_with_extract_crop(width, height, size, crop_kind, seed):
-    """The colors of the image encode coordinates, so the color at a mapped landmark is its position."""
-    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    ramp = np.stack([x, y, 0 * x], axis=2).round().astype(np.uint8)
-    center, reach = np.array([width, height]) / 2, min(width, height) / 4
-    points = center + np.random.default_rng(seed).uniform(-reach, reach, (6, 2))
-    crop = choose_crop(points, width, height, crop_kind)
-    mapped = map_to_crop(points, crop, size)
-    colors = extract_crop(ramp, crop, size, 3).astype(float)
-    for point, (px, py) in zip(points, mapped, strict=True):
-        i, j = int(np.clip(px, 1, size - 3)), int(np.clip(py, 1, size - 3))
-        fx, fy = px - i, py - j
-        around = colors[j : j + 2, i : i + 2, :2]
-        top, bottom = around[0, 0] * (1 - fx) + around[0, 1] * fx, around[1, 0] * (1 - fx) + around[1, 1] * fx
-        found = (top * (1 - fy) + bottom * fy) / 255 * [width - 1, height - 1]
-        step = max(1, crop.side / size)  # an error of half a pixel would be half a step
-        rounding = 1.5 * max(width, height) / 255
-        if ((found > step) & (found < [width - 1 - step, height - 1 - step])).all():
-            np.testing.assert_allclose(found, point, atol=rounding + 0.15 * step)
+@pytest.mark.parametrize("cell", ["", " ", "NaN", "nan", "NA", "n/a", "null", "None"])
+def test_read_empty_cells_are_unlabeled(folder, cell):
+    annotations = read(folder, f"image,a_x,a_y,b_x,b_y\na.png,1,2,{cell},{cell}\n")
+    np.testing.assert_array_equal(annotations.points, [[[1, 2], [nan, nan]]])
 
 
-def test_map_to_crop_without_resizing_is_exact():
-    ramp = np.repeat(np.arange(0, 240, 4, np.uint8)[None, :, None], 60, 0).repeat(3, 2)
-    points = np.array([[19.5, 19.5], [44.5, 40.0]])  # a crop of 40 px from 12.5
-    crop = choose_crop(points, 60, 60, "landmarks")
-    assert (crop.left, crop.side) == (12.5, 40)
-    extracted = extract_crop(ramp, crop, 40, 3)
-    # pixel 0 is at x = 12.5, between the gray values 48 and 52
-    np.testing.assert_array_equal(extracted[5, :20, 0], np.arange(50, 130, 4))
+def test_read_visibility_groups_boxes_and_columns(folder):
+    header = "image,a_x,a_y,a_visibility,b_x,b_y,b_visibility,group,box_x0,box_y0,box_x1,box_y1,pose,\n"
+    rows = [
+        "a.png,1,2,2,3,4,1, Ann ,0,0,9.5,8,left,",
+        "a.png,1,2,visible,3,4,Hidden,Ben,,,,,,",
+        "b.jpg,,,0,0,0,0,Ann,1,1,2,2,up,",
+        "b.jpg,1,2,,3,4,2.0,Ann,1,1,2,2,up,",
+    ]
+    annotations = read(folder, header + "\n".join(rows) + "\n")
+    assert not annotations.bad_rows
+    np.testing.assert_array_equal(annotations.visibility, [[2, 1], [2, 1], [0, 0], [2, 2]])
+    np.testing.assert_array_equal(annotations.points[2], [[nan, nan], [nan, nan]])
+    np.testing.assert_array_equal(annotations.boxes[:2], [[0, 0, 9.5, 8], [nan] * 4])
+    assert annotations.groups == ("Ann", "Ben", "Ann", "Ann")
+    assert annotations.columns == {"pose": ("left", "", "up", "up")}
+    assert annotations.names[:2] == ("a.png (landmarks.csv line 2)", "a.png (landmarks.csv line 3)")
+    assert set(annotations.notes) == {
+        "1 column without a name is ignored",
+        "1 landmark at (0, 0) with visibility 0 is read as unlabeled",
+        "1 landmark without visibility is taken as visible",
+        "other columns, kept for slices of an evaluation: pose",
+    }
 
 
-def test_read_csv_dataset_repeats_edge_pixels_outside_image(folder):
-    pixels = np.zeros((40, 60, 3), np.uint8)
-    pixels[:, :3] = (200, 100, 50)
-    Image.fromarray(pixels).save(folder / "a.png")
-    (folder / "landmarks.csv").write_text(HEADER + "a.png,0,0,0,39,1,20\n")
-    dataset = read(folder, size=62)
-    assert (dataset.images[0, :, :20] == (200, 100, 50)).all()
-
-
-def test_read_csv_dataset_applies_exif_orientation(folder):
-    upright = make_image(60, 40)
-    exif = Image.Exif()
-    exif[274] = 6  # rotate by 90° clockwise to display
-    upright.transpose(Image.Transpose.ROTATE_90).save(folder / "rotated.png", exif=exif)
-    points = "40,10,20,12,30,25\n"
-    (folder / "landmarks.csv").write_text(HEADER + "rotated.png," + points + "a.png," + points)
-    dataset = read(folder)
-    np.testing.assert_array_equal(dataset.images[0], dataset.images[1])
-
-
-def test_read_csv_dataset_is_gray_if_all_images_are_gray(folder):
-    row = ",40,10,20,12,30,25\n"
-    gray = make_image(gray=True)
-    gray.save(folder / "l.png")
-    gray.convert("RGB").save(folder / "rgb.png")
-    Image.fromarray(np.asarray(gray).astype(np.uint16) * 257).save(folder / "deep.png")
-    (folder / "landmarks.csv").write_text(HEADER + f"l.png{row}rgb.png{row}deep.png{row}")
-    dataset = read(folder)
-    assert dataset.channels == 1
-    np.testing.assert_array_equal(dataset.images[0], dataset.images[1])
-    np.testing.assert_array_equal(dataset.images[0], dataset.images[2])
-    (folder / "landmarks.csv").write_text(HEADER + f"l.png{row}a.png{row}")
-    assert read(folder).channels == 3
-
-
-def test_read_csv_dataset_transparent_pixels_are_white(folder):
-    Image.new("RGBA", (60, 40), (10, 20, 30, 0)).save(folder / "a.png")
-    (folder / "landmarks.csv").write_text(HEADER + "a.png,40,10,20,12,30,25\n")
-    assert (read(folder).images == 255).all()
-
-
-def test_read_csv_dataset_reads_groups_and_several_faces_per_image(folder):
-    rows = "a.png,40,10,20,12,30,25,Ann\na.png,40,10,20,12,30,26,Ben\nb.jpg,20,20,8,20,,,Ann\n"
-    (folder / "landmarks.csv").write_text(HEADER[:-1] + ",group\n" + rows)
-    dataset = read(folder)
-    assert dataset.groups.tolist() == [0, 1, 0]
-    assert dataset.names == ("a.png (landmarks.csv line 2)", "a.png (landmarks.csv line 3)", "b.jpg")
-
-
-def test_read_csv_dataset_schema_json_determines_schema(folder):
+def test_read_schema_file_determines_order(folder):
     schema = LandmarkSchema("custom", ("tip", "right", "left"), (("right", "left"),), (("tip", "left"),))
     (folder / "schema.json").write_text(json.dumps(schema.to_dict()))
-    dataset = read(folder, size=32)
-    assert dataset.schema == schema
-    np.testing.assert_allclose(dataset.points[0, 0], [15.5, 23])
-
-
-def test_read_csv_dataset_is_cached_until_image_changes(folder, monkeypatch):
-    first = read(folder)
-    cached = list((folder.parent / "cache" / "parsed").iterdir())
-    assert [file.suffix for file in cached] == [".npz"]
-    with monkeypatch.context() as patch:
-        patch.setattr(csv, "read_image", lambda *_: pytest.fail("read again"))
-        again = read(folder)
-    np.testing.assert_array_equal(again.images, first.images)
-    np.testing.assert_array_equal(again.points, first.points)
-    assert (again.names, again.schema, again.digest) == (first.names, first.schema, first.digest)
-    assert read(folder, size=64).size == 64
-    cached[0].write_bytes(cached[0].read_bytes()[:500])  # damaged
-    np.testing.assert_array_equal(read(folder).images, first.images)
-    before = (folder / "a.png").stat()
-    make_image(seed=9).save(folder / "a.png")
-    os.utime(folder / "a.png", ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
-    changed = read(folder)
-    assert changed.digest != first.digest
-    assert (changed.images[0] != first.images[0]).any()
-
-
-def test_read_csv_dataset_digest_of_copy_is_equal(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "copy")
-    assert read(tmp_path / "copy").digest == read(folder).digest
-
-
-GOOD = "a.png,40,10,20,12,30,25\n"
+    annotations = read(folder)
+    assert annotations.schema == schema
+    np.testing.assert_array_equal(annotations.points[0], [[30, 25], [20, 12], [40, 10]])
+    (folder / "schema.json").write_text(
+        json.dumps(LandmarkSchema("custom", ("left", "right", "top")).to_dict())
+    )
+    with pytest.raises(
+        UserError, match=r"landmarks\.csv: has the landmark 'tip', which .*schema\.json does not have"
+    ):
+        read(folder)
 
 
 @pytest.mark.parametrize(
@@ -215,82 +150,142 @@ GOOD = "a.png,40,10,20,12,30,25\n"
         ("image,a_x,a_y,a_x\na.png,1,2,3\n", ["duplicate column 'a_x'"]),
         ("image,a_x,a_y,b_x\na.png,1,2,3\n", ["'b_x'", "'b_y'"]),
         ("image,a_x,a_y,b_y\na.png,1,2,3\n", ["'b_y'", "'b_x'"]),
-        ("image,a_x,a_y,width\na.png,1,2,3\n", ["'width'"]),
-        (HEADER + GOOD + "missing.png,1,2,3,4,5,6\n", ["line 3", "missing.png"]),
-        (HEADER + "x" * 5000 + ",1,2,3,4,5,6\n", ["line 2", "xxx"]),
-        (HEADER + ",1,2,3,4,5,6\n", ["line 2", "'image' is empty"]),
-        (HEADER + GOOD + "a.png,1,2,3,4,five,6\n", ["line 3", "tip_x", "'five'"]),
-        (HEADER + "a.png,1,2,3,4,inf,6\n", ["line 2", "tip_x"]),
-        (HEADER + "a.png,1,,3,4,5,6\n", ["line 2", "left_y"]),
-        (HEADER + "a.png,1,2\n", ["line 2", "3 fields"]),
-        (HEADER + "a.png,1000,10,20,12,30,25\n", ["line 2", "left_x", "1000", "60 × 40"]),
-        (HEADER[:-1] + ",group\na.png,40,10,20,12,30,25,\n", ["line 2", "group"]),
+        ("image,a_x,a_y,box_x0\na.png,1,2,3\n", ["'box_x0'", "'box_y0'"]),
+        ("image," + "x" * 5000 + "_x\n", ["needs a column"]),
+        (HEADER + "missing.png,1,2,3,4,5,6\n", ["line 2", "missing.png", "put it into"]),
+        ("image,a_x,a_y\n" + "x.png,1,2\ny.png,1,2\n", ["line 2", "x.png", "all 2 images are missing"]),
+        ("image,a_x,a_y\n" + '"' + "x" * 200_000, ["line 2", "field"]),
+        ("Image,a_x,a_y\n" + "0 " * 9216 + ",1,2\n", ["Kaggle", "pixels"]),
+        ("\0\0\0\n", ["landmarks.csv", "'image'"]),
     ],
 )
-def test_read_csv_dataset_invalid_csv_raises_one_line_message(folder, text, parts):
-    (folder / "landmarks.csv").write_text(text)
+def test_read_unusable_file_raises_one_line_message(folder, text, parts):
     with pytest.raises(UserError) as error:
-        read(folder)
+        read(folder, text)
     message = str(error.value)
     assert "\n" not in message
     assert len(message) < 600
     for part in parts:
         assert part in message
-    assert not list(folder.parent.glob("cache/**/*.npz"))
 
 
-def truncate(path):
-    make_image(200, 200).save(path)
-    path.write_bytes(path.read_bytes()[:2000])
+V_HEADER = "image,a_x,a_y,a_visibility,group,box_x0,box_y0,box_x1,box_y1\n"
 
 
 @pytest.mark.parametrize(
-    ("corrupt", "word"),
+    ("header", "row", "parts"),
     [
-        (truncate, "truncated"),
-        (lambda path: path.write_text("not an image"), "not an image"),
-        (lambda path: path.write_bytes(b""), "0 bytes"),
+        (HEADER, "missing.png,1,2,3,4,5,6", ["no such image 'missing.png'", "images"]),
+        (HEADER, "x" * 5000 + ",1,2,3,4,5,6", ["xxx"]),
+        (HEADER, ",1,2,3,4,5,6", ["'image' is empty"]),
+        (HEADER, "a.png,1,2,3,4,five,6", ["tip_x is 'five'", "enter a number"]),
+        (HEADER, "a.png,1,2,3,4,inf,6", ["tip_x is 'inf'"]),
+        (HEADER, "a.png,1,2,3,4,1e30,6", ["tip_x is '1e30'"]),
+        (HEADER, "a.png,1,2,3,4,1_0,6", ["tip_x is '1_0'"]),
+        (HEADER, "a.png,1,2,3,4," + "9" * 5000 + ",6", ["tip_x is '999"]),
+        (HEADER, "a.png,1,,3,4,5,6", ["left_y is empty but left_x is not"]),
+        (HEADER, "a.png,1,2", ["3 fields, but the header has 7"]),
+        (HEADER, "a.png,1,2,3,4,5,6,7", ["8 fields"]),
+        (V_HEADER, "a.png,1,2,0,A,,,,", ["a_visibility is 0", "enter 1 (hidden) or 2"]),
+        (V_HEADER, "a.png,,,2,A,,,,", ["labeled, but a_x and a_y are empty", "or enter 0"]),
+        (V_HEADER, "a.png,1,2,3,A,,,,", ["a_visibility is '3'"]),
+        (V_HEADER, "a.png,1,2,maybe,A,,,,", ["a_visibility is 'maybe'"]),
+        (V_HEADER, "a.png,1,2,2,,,,,", ["'group' is empty"]),
+        (V_HEADER, "a.png,1,2,2,A,1,2,3,", ["fill in all four or none"]),
+        (V_HEADER, "a.png,1,2,2,A,5,2,3,9", ["box is empty"]),
     ],
 )
-def test_read_csv_dataset_damaged_image_raises_one_line_message(folder, corrupt, word):
-    corrupt(folder / "images" / "b.jpg")
-    with pytest.raises(UserError) as error:
-        read(folder)
-    message = str(error.value)
+def test_read_unusable_row_is_left_out_with_one_line_message(folder, header, row, parts):
+    good = GOOD if header == HEADER else "a.png,1,2,2,A,,,,\n"
+    annotations = read(folder, f"{header}{good}{row}\n{good}")
+    assert len(annotations) == 2
+    (message,) = annotations.bad_rows
+    assert message.startswith(f"{folder / 'landmarks.csv'}, line 3: ")
     assert "\n" not in message
-    for part in ("landmarks.csv, line 3", "b.jpg", word):
+    assert len(message) < 600
+    for part in parts:
         assert part in message
 
 
-def test_read_csv_dataset_invalid_argument_or_schema_raises(folder):
-    with pytest.raises(UserError, match="no such file or folder"):
-        read(folder / "missing")
-    with pytest.raises(UserError, match=r"no landmarks\.csv"):
-        read(folder / "images")
-    with pytest.raises(UserError, match="did you mean 'landmarks'"):
-        read(folder, crop="landmark")
-    for text, word in (("{", "JSON"), ("[]", "object"), ('{"name": "a"}', "names")):
-        (folder / "schema.json").write_text(text)
-        with pytest.raises(UserError, match=word) as error:
-            read(folder)
-        assert "schema.json" in str(error.value)
-    (folder / "schema.json").write_text(
-        json.dumps(LandmarkSchema("custom", ("left", "right", "top")).to_dict())
-    )
-    with pytest.raises(
-        UserError, match=r"landmarks\.csv: has the landmark 'tip', which .*schema\.json does not have"
-    ):
+def test_read_several_blocks_and_bad_rows_keep_their_lines(folder, monkeypatch):
+    monkeypatch.setattr(csv, "BLOCK_ROWS", 3)
+    rows = "".join(f"a.png,{i},0,1,1,2,2\n" if i % 4 else "a.png,x,0,1,1,2,2\n" for i in range(10))
+    annotations = read(folder, HEADER + rows)
+    assert annotations.points[:, 0, 0].tolist() == [1, 2, 3, 5, 6, 7, 9]
+    assert annotations.names[-1] == "a.png (landmarks.csv line 11)"
+    assert [message.split(": ")[0][-6:] for message in annotations.bad_rows] == ["line 2", "line 6", "ine 10"]
+
+
+def test_read_too_many_rows_raises(folder, monkeypatch):
+    monkeypatch.setattr("landmarks_fastai.data.formats.tables.MAX_ROWS", 1)
+    with pytest.raises(UserError, match="more than 1 rows"):
         read(folder)
 
 
+def test_read_missing_file_or_folder_without_csv_raises(folder):
+    with pytest.raises(UserError, match="no such file or folder"):
+        csv.read(folder / "missing")
+    with pytest.raises(UserError, match=r"no landmarks\.csv"):
+        csv.read(folder / "images")
+
+
+def test_recognizes_by_content(folder):
+    assert csv.recognizes(folder)
+    assert not csv.recognizes(folder / "images")
+    assert not csv.recognizes(folder / "a.png")
+    assert not csv.recognizes(folder / "missing.csv")
+    (folder / "landmarks.csv").write_text("left_eye_x,Image\n1," + "0 " * 9216 + "\n")
+    assert not csv.recognizes(folder)
+
+
+@settings(max_examples=40)
+@given(annotations=annotation_cases(visibility=True, boxes=True, groups=True, columns=True, empty_rows=True))
+def test_write_then_read_gives_same_annotations(annotations):
+    check_round_trip(annotations)
+
+
+@settings(max_examples=20)
+@given(annotations=annotation_cases(empty_rows=True))
+def test_write_then_read_without_optional_columns_gives_same_annotations(annotations):
+    check_round_trip(annotations)
+
+
+def check_round_trip(annotations):
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "sub" / "labels.csv"
+        assert csv.write(annotations, out) == []
+        found = csv.read(out)
+    assert_same_annotations(found, annotations)
+    assert found.schema == annotations.schema
+
+
+@given(annotations=annotation_cases())
+@settings(max_examples=1)
+def test_write_reports_columns_with_another_meaning_and_refuses_other_schema(annotations):
+    values = ("x",) * len(annotations)
+    names = ("image", "group", "box_x0", "extra_x", "left_eye_visibility", " a ", "fine")
+    object.__setattr__(annotations, "columns", dict.fromkeys(names, values))
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "labels.csv"
+        (line,) = csv.write(annotations, out)
+        assert "image, group, box_x0, extra_x, left_eye_visibility" in line
+        assert csv.read(out).columns == {"fine": values}
+        (Path(folder) / "schema.json").write_text('{"name": "other", "names": ["b"]}')
+        with pytest.raises(UserError, match="another schema"):
+            csv.write(annotations, out)
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="needs shared/cases")
+@pytest.mark.parametrize("name", ["Image.csv", "semi.csv", "backslash.csv", "nfd"])
+def test_read_shared_layouts(name):
+    annotations = csv.read(CASES / name)
+    assert csv.recognizes(CASES / name)
+    assert not annotations.bad_rows
+    np.testing.assert_allclose(annotations.points[0, 0], [170.659, 115.489])
+
+
 @pytest.mark.skipif(not (SHARED / "faces68").is_dir(), reason="needs shared/data/faces68")
-def test_read_csv_dataset_shared_faces68(tmp_path):
-    lines = (SHARED / "faces68" / "landmarks.csv").read_text().splitlines()[:41]
-    (tmp_path / "some.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "images").symlink_to(SHARED / "faces68" / "images")
-    dataset = read_csv_dataset(tmp_path / "some.csv", tmp_path / "cache")
-    assert dataset.schema == IBUG68
-    assert dataset.images.shape == (40, 128, 128, 3)
-    assert dataset.complete.all()
-    extent = np.ptp(dataset.points, axis=1).max(1)
-    np.testing.assert_allclose(extent, 128 / 1.6, rtol=1e-4)
+def test_read_shared_faces68():
+    annotations = csv.read(SHARED / "faces68")
+    assert annotations.schema == IBUG68
+    assert not np.isnan(annotations.points).any()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from landmarks_fastai.data.formats import kaggle
 from landmarks_fastai.data.formats.kaggle import read_lookup, read_test, read_training, verify_members
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.utils.download import git_blob_sha1
 
 LOOKUP = "RowId,ImageId,FeatureName,Location\n1,1,nose_tip_x,\n2,2,mouth_left_corner_y,\n"
@@ -89,7 +89,7 @@ def test_read_training_gives_same_data_in_any_packing(write, name, content):
     path = write(name, content)
     dataset = read_training(path)
     assert dataset.schema == KAGGLE15
-    assert dataset.images.dtype == np.uint8
+    assert dataset.images[:].dtype == np.uint8
     np.testing.assert_array_equal(dataset.images, np.stack([pixels(i) for i in range(3)]))
     expected = (np.arange(30).reshape(15, 2) + 0.25 + np.arange(3)[:, None, None]).astype(np.float32)
     expected[0, KAGGLE15.names.index("nose_tip")] = np.nan
@@ -207,7 +207,7 @@ INVALID_FILES = {
         zipped(test__csv=TEST),
         r"has no training\.csv; it contains test\.csv",
     ),
-    "not text": ("training.csv", b"\xff\xfe\x00\x9f" * 9, r"not a CSV in UTF-8"),
+    "not text": ("training.csv", b"\xff\xfa\x00\x9f" * 9, r"not a CSV in UTF-8"),
     "not a zip": ("training.zip", TRAINING, r"not a zip"),
     "a truncated zip": ("kaggle.zip", OUTER[: len(OUTER) // 2], r"truncated or damaged"),
     "a truncated inner zip": ("kaggle.zip", zipped(training__zip=OUTER[:999]), r"truncated or damaged"),
@@ -301,7 +301,7 @@ def test_read_training_reads_real_faces(kaggle_zip):
     few = ("left_eye_center", "right_eye_center", "nose_tip", "mouth_center_bottom_lip")
     assert (partial == np.isin(KAGGLE15.names, few)).all()
     assert dataset.points[0, 0].tolist() == pytest.approx([65.2418, 35.0605], abs=1e-5)
-    assert dataset.images[0, 0, :5, 0].tolist() == [188, 196, 207, 232, 243]
+    assert dataset.images[:][0, 0, :5, 0].tolist() == [188, 196, 207, 232, 243]
     ids, images = read_test(kaggle_zip)
     assert images.shape == (552, 96, 96, 1)
     assert set(read_lookup(kaggle_zip)["ImageId"]) == set(ids.tolist())
