@@ -1,14 +1,16 @@
-"""Landmark schemas: validation, flip index, JSON round trip, schemas from column names."""
+"""Landmark schemas: validation, flip index, distance groups, JSON round trip."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.schema import IBUG68, KAGGLE15, SCHEMAS, LandmarkSchema, schema_from_names
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schemas import IBUG68, KAGGLE15
 
 HAND = LandmarkSchema(
     "hand",
@@ -42,6 +44,13 @@ def test_schema_indices_follow_given_names() -> None:
         ({"flip_pairs": (("a", "d"),)}, "schema test: 'd' is not one of its landmarks"),
         ({"skeleton": (("a", "b", "e"),)}, "schema test: 'e' is not one of its landmarks"),
         ({"eyes": (("a",), ("f",))}, "schema test: 'f' is not one of its landmarks"),
+        ({"normalizer": (("a",), ("f",))}, "schema test: 'f' is not one of its landmarks"),
+        ({"midline": ("f",)}, "schema test: 'f' is not one of its landmarks"),
+        (
+            {"flip_pairs": (("a", "b"),), "midline": ("a",)},
+            "schema test: a landmark is in a flip pair and in midline",
+        ),
+        ({"normalizer": ((), ("a",))}, "schema test: a group of landmarks is empty"),
     ],
 )
 def test_schema_with_invalid_names_raises(options: dict[str, Any], message: str) -> None:
@@ -80,39 +89,24 @@ def test_schema_from_dict_with_missing_or_malformed_key_raises(entries: dict[str
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize(
-    ("names", "pairs"),
-    [
-        (["left_thumb", "right_thumb", "wrist"], [("left_thumb", "right_thumb")]),
-        (["thumb_l", "thumb_r"], [("thumb_l", "thumb_r")]),
-        (["Left eye", "Right eye"], [("Left eye", "Right eye")]),
-        (["L_HAND", "R_HAND"], [("L_HAND", "R_HAND")]),
-        (["cleft", "cright"], []),
-        (["left_eye", "nose"], []),
-    ],
-)
-def test_schema_from_names_pairs_left_and_right(names: list[str], pairs: list[tuple[str, str]]) -> None:
-    schema = schema_from_names("custom", names)
-    assert schema.name == "custom"
-    assert schema.names == tuple(names)
-    assert list(schema.flip_pairs) == pairs
+def test_schema_with_normalizer_and_midline_survives_json() -> None:
+    schema = LandmarkSchema("tool", ("tip", "end", "right_angle"), normalizer=(("tip",), ("end",)))
+    schema = replace(schema, midline=("right_angle",))
+    entries = json.loads(json.dumps(schema.to_dict()))
+    assert entries["normalizer"] == [["tip"], ["end"]]
+    assert entries["midline"] == ["right_angle"]
+    assert LandmarkSchema.from_dict(entries) == schema
 
 
-@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-def test_schema_from_names_of_built_in_schema_returns_it(schema: LandmarkSchema) -> None:
-    assert schema_from_names("any", schema.names) is schema
+def test_schema_from_dict_takes_name_for_group_of_one() -> None:
+    schema = LandmarkSchema.from_dict({"name": "n", "names": ["ab", "c"], "normalizer": ["ab", ["c"]]})
+    assert schema.normalizer == (("ab",), ("c",))
 
 
-@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-def test_built_in_schema_flip_exchanges_eyes(schema: LandmarkSchema) -> None:
-    assert schema.eyes is not None
-    left, right = (set(schema.indices(eye)) for eye in schema.eyes)
-    assert {schema.flip_index[i] for i in left} == right
-    assert not left & right
-    assert [schema.flip_index[i] for i in schema.flip_index] == list(range(len(schema)))
-
-
-def test_ibug68_unpaired_landmarks_are_on_center_line() -> None:
-    unpaired = [i for i, j in enumerate(IBUG68.flip_index) if i == j]
-    assert unpaired == [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
-    assert len(IBUG68) == 68
+def test_schema_distance_groups_prefer_normalizer_to_eyes() -> None:
+    assert LandmarkSchema("plain", ("a", "b")).distance_groups is None
+    assert HAND.distance_groups == (("left_thumb",), ("right_thumb",))
+    assert replace(HAND, normalizer=(("wrist",), ("left_thumb",))).distance_groups == (
+        ("wrist",),
+        ("left_thumb",),
+    )
