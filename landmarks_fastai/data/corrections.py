@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from landmarks_fastai.data.annotations import NOT_LABELED, VISIBLE
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.csv_reader import CsvReader, check_point_range
@@ -69,7 +70,14 @@ def apply_corrections(dataset: LandmarkDataset, path: Path) -> LandmarkDataset:
             points[correction.row, correction.landmark] = correction.x, correction.y
     if not kept.any():
         raise UserError(f"{path}: drops every face of {dataset.source}; keep at least one")
-    return replace(dataset, points=points, corrections=_digest(corrections, dataset)).subset(kept)
+    visibility = dataset.visibility
+    if visibility is not None:
+        labeled = np.where(visibility == NOT_LABELED, VISIBLE, visibility)
+        visibility = np.where(np.isnan(points).any(axis=2), NOT_LABELED, labeled).astype(np.uint8)
+    corrected = replace(
+        dataset, points=points, visibility=visibility, corrections=_digest(corrections, dataset)
+    )
+    return corrected.subset(kept)
 
 
 def _digest(corrections: list[Correction], dataset: LandmarkDataset) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from landmarks_fastai.data.annotations import NOT_LABELED, VISIBLE
+from landmarks_fastai.data.image_array import ImageArray
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.schema import LandmarkSchema
@@ -15,12 +18,12 @@ from landmarks_fastai.schema import LandmarkSchema
 
 @dataclass(frozen=True)
 class LandmarkDataset:
-    """Square images of one face each, with labels, all in memory.
+    """Square images of one face (or other object) each, with labels.
 
     Parameters
     ----------
     images
-        (N, S, S, C) uint8, C = 1 (gray) or 3 (RGB).
+        (N, S, S, C) uint8, C = 1 (gray) or 3 (RGB), usually memory-mapped; an array is converted.
     points
         (N, K, 2) float32, (x, y) in pixels of `images`; NaN where a landmark is unlabeled.
     schema
@@ -37,6 +40,16 @@ class LandmarkDataset:
         None if unknown; a split then detects near-duplicates.
     corrections
         SHA-256, as hex, of the corrections applied to the labels; None if there are none.
+    visibility
+        (N, K) uint8, `annotations.OCCLUDED` or `VISIBLE` where a landmark is labeled, else `NOT_LABELED`.
+        None if the source does not record it.
+    columns
+        Other values of each row by column name, N each, for slices of an evaluation.
+    sides
+        (N,) float32, side of the crop of each row in pixels of its source image. None if the images were not
+        cropped.
+    notes
+        What was left out or assumed while reading, one line each, for the user.
 
     Raises
     ------
@@ -44,7 +57,7 @@ class LandmarkDataset:
         If the shapes are inconsistent with each other or with the schema.
     """
 
-    images: NDArray[np.uint8]
+    images: ImageArray
     points: NDArray[np.float32]
     schema: LandmarkSchema
     names: tuple[str, ...]
@@ -52,9 +65,14 @@ class LandmarkDataset:
     digest: str
     groups: NDArray[np.int64] | None = None
     corrections: str | None = None
+    visibility: NDArray[np.uint8] | None = None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    sides: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        """Check that the shapes are consistent."""
+        """Convert an array of images, and check that the shapes are consistent."""
+        object.__setattr__(self, "images", ImageArray.of(self.images))
         n = len(self.images)
         if self.images.ndim != 4 or self.images.shape[1] != self.images.shape[2]:
             raise UserError(f"{self.source}: images must be (N, S, S, C), not {self.images.shape}")
@@ -64,6 +82,15 @@ class LandmarkDataset:
             )
         if len(self.names) != n or (self.groups is not None and len(self.groups) != n):
             raise UserError(f"{self.source}: {n} images need {n} names and, if given, {n} groups")
+        if self.visibility is not None and self.visibility.shape != (n, len(self.schema)):
+            raise UserError(
+                f"{self.source}: visibility must be ({n}, {len(self.schema)}), not {self.visibility.shape}"
+            )
+        if self.sides is not None and self.sides.shape != (n,):
+            raise UserError(f"{self.source}: {n} images need {n} sides, not {len(self.sides)}")
+        for name, values in self.columns.items():
+            if len(values) != n:
+                raise UserError(f"{self.source}: {n} images need {n} values of {name!r}, not {len(values)}")
 
     def __len__(self) -> int:
         """Return N, the number of rows."""
@@ -91,8 +118,13 @@ class LandmarkDataset:
 
     @property
     def landmarks(self) -> Landmarks:
-        """The labels as `Landmarks` of N faces."""
-        return Landmarks.from_points(self.points, self.schema)
+        """The labels as `Landmarks` of N faces, with visibility 1 or 0 where it is labeled."""
+        landmarks = Landmarks.from_points(self.points, self.schema)
+        if self.visibility is None:
+            return landmarks
+        known = (self.visibility != NOT_LABELED) & self.labeled
+        flags = np.where(known, self.visibility == VISIBLE, np.nan).astype(np.float32)
+        return replace(landmarks, visibility=flags)
 
     def image_digests(self) -> list[bytes]:
         """Return the SHA-256 of each image's pixels."""
@@ -100,11 +132,15 @@ class LandmarkDataset:
 
     def subset(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> LandmarkDataset:
         """Return the rows selected by a mask or by indices, in the order of the indices."""
-        indices = np.flatnonzero(rows) if rows.dtype == bool else rows
+        indices = np.arange(len(self))[rows]
+        chosen = indices.tolist()
         return replace(
             self,
-            images=self.images[indices],
+            images=self.images.select(indices),
             points=self.points[indices],
-            names=tuple(self.names[int(i)] for i in indices),
+            names=tuple(self.names[i] for i in chosen),
             groups=None if self.groups is None else self.groups[indices],
+            visibility=None if self.visibility is None else self.visibility[indices],
+            columns={name: tuple(values[i] for i in chosen) for name, values in self.columns.items()},
+            sides=None if self.sides is None else self.sides[indices],
         )

@@ -9,14 +9,17 @@ import numpy as np
 
 from landmarks_fastai import __version__
 from landmarks_fastai.config.options import DataConfig
-from landmarks_fastai.data.cache import load_or_parse
+from landmarks_fastai.data.annotation_checks import check_annotations
+from landmarks_fastai.data.annotation_files import read_annotations
+from landmarks_fastai.data.cache import load_or_build
 from landmarks_fastai.data.corrections import apply_corrections
+from landmarks_fastai.data.crops import CROPS, DEFAULT_SIZE, CropOptions, load_crops
 from landmarks_fastai.data.dataset import LandmarkDataset
-from landmarks_fastai.data.formats import csv, kaggle
-from landmarks_fastai.data.formats.base import Format
+from landmarks_fastai.data.formats import ANNOTATION_FORMATS, kaggle
+from landmarks_fastai.data.schema_matching import with_schema
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.csv_reader import CsvReader
+from landmarks_fastai.schemas.files import open_schema
 from landmarks_fastai.utils.download import default_cache_dir, download
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.utils.text import suggest
@@ -25,15 +28,12 @@ KAGGLE, SYNTHETIC = "kaggle", "synthetic"
 DEFAULT_COUNT = 1000
 """Number of synthetic faces if the config does not set it."""
 
-FORMATS: dict[str, Format] = {"csv": csv.FORMAT, "kaggle": kaggle.FORMAT}
-"""Data set formats of files and folders, by name."""
-
-OPTIONAL = ("image_size", "crop", "count")
-"""Options of `DataConfig` that have an effect on certain sources only."""
+ANNOTATION_OPTIONS = frozenset({"image_size", "crop", "format", "landmark_schema", "skip_bad"})
+"""Options of `DataConfig` that have an effect on annotations of image files only."""
 
 SOURCES_HELP = (
-    "a source is kaggle, synthetic, or a path: Kaggle's zip, training.zip or training.csv, a CSV with the"
-    f" columns image, NAME_x and NAME_y, or a folder with {csv.CSV_NAME} or with Kaggle's files"
+    "a source is kaggle, synthetic, or a path: Kaggle's zip, training.zip or training.csv, or labels in one"
+    f" of the formats {', '.join(ANNOTATION_FORMATS)}"
 )
 
 
@@ -50,13 +50,13 @@ def load_dataset(
     ----------
     data
         The data options of a config, or the source alone: ``"kaggle"``, ``"synthetic"``, or a path to
-        Kaggle's files or to a CSV of landmarks with its images (`read_csv_dataset`).
+        Kaggle's files or to labels in one of the `ANNOTATION_FORMATS`.
     seed
         Seed of the synthetic faces and of the rows that `DataConfig.limit` selects.
     cache
         Folder for downloads and parsed data; `default_cache_dir` if None.
     progress
-        Called with the bytes downloaded so far and the total.
+        Called with the bytes downloaded, or the images decoded, so far and their total.
 
     Returns
     -------
@@ -115,60 +115,61 @@ def download_kaggle(cache: Path, progress: Progress | None = None) -> Path:
 def _load_source(data: DataConfig, seed: int, cache: Path, progress: Progress | None) -> LandmarkDataset:
     """Check the options that depend on the source, and load all its rows."""
     if data.source == SYNTHETIC:
-        _check_options(data, frozenset({"count"}))
-        return _load_synthetic(DEFAULT_COUNT if data.count is None else data.count, seed, cache)
-    path = Path(data.source).expanduser()
-    data_format = kaggle.FORMAT if data.source == KAGGLE else _find_format(path, data.source)
-    _check_options(data, data_format.options)
+        _check_options(data, frozenset({"count", "occlusion"}))
+        count = DEFAULT_COUNT if data.count is None else data.count
+        return _load_synthetic(count, seed, data.occlusion or 0.0, cache)
     if data.source == KAGGLE:
-        path = download_kaggle(cache, progress)
-    return replace(data_format.read(path, data, cache), source=data.source)
+        _check_options(data, frozenset())
+        return replace(kaggle.load_training(download_kaggle(cache, progress), cache), source=KAGGLE)
+    path = Path(data.source).expanduser()
+    if not takes_annotation_options(data):
+        _check_options(data, frozenset({"format"}))
+        return replace(kaggle.load_training(path, cache), source=data.source)
+    _check_options(data, ANNOTATION_OPTIONS)
+    return _load_annotations(path, data, cache, progress)
 
 
-def _load_synthetic(count: int, seed: int, cache: Path) -> LandmarkDataset:
+def takes_annotation_options(data: DataConfig) -> bool:
+    """Return True if the source is labels of image files, for which `ANNOTATION_OPTIONS` have an effect."""
+    if data.source in (KAGGLE, SYNTHETIC) or data.format == kaggle.NAME:
+        return False
+    return data.format is not None or not is_kaggle(Path(data.source).expanduser())
+
+
+def is_kaggle(path: Path) -> bool:
+    """Return True if a path contains Kaggle's files and no others; see `read_annotations`."""
+    return kaggle.recognizes(path) and not any(each.recognizes(path) for each in ANNOTATION_FORMATS.values())
+
+
+def _load_annotations(
+    path: Path, data: DataConfig, cache: Path, progress: Progress | None
+) -> LandmarkDataset:
+    """Read a file or folder of annotations, and crop its rows."""
+    if not path.exists():
+        hint = suggest(data.source, (KAGGLE, SYNTHETIC))
+        hint = f"{hint} " if hint.startswith("did you mean") else ""
+        raise UserError(f"{data.source}: no such source or file; {hint}{SOURCES_HELP}")
+    schema = None if data.landmark_schema is None else open_schema(data.landmark_schema)
+    annotations = with_schema(read_annotations(path, data.format), schema)
+    annotations = replace(annotations, notes=(*annotations.notes, *check_annotations(annotations)))
+    options = CropOptions(DEFAULT_SIZE if data.image_size is None else data.image_size, data.crop or CROPS[0])
+    dataset = load_crops(annotations, options, cache, skip_bad=bool(data.skip_bad), progress=progress)
+    return replace(dataset, source=data.source)
+
+
+def _load_synthetic(count: int, seed: int, occlusion: float, cache: Path) -> LandmarkDataset:
     """Return synthetic faces from the cache, because drawing a thousand takes seconds."""
     # the key includes the version, because another version may draw other faces
-    key = (__version__, str(count), str(seed))
-    dataset = load_or_parse(cache, SYNTHETIC, key, lambda: draw_synthetic_faces(count, seed))
+    key = (__version__, str(count), str(seed), *([str(occlusion)] if occlusion else []))
+    dataset = load_or_build(
+        cache, SYNTHETIC, key, lambda _: draw_synthetic_faces(count, seed, occlusion=occlusion)
+    )
     return replace(dataset, source=SYNTHETIC)
 
 
 def _check_options(data: DataConfig, effective: frozenset[str]) -> None:
     """Raise UserError if an option is set that has no effect on the source."""
-    for option in OPTIONAL:
+    for option in ("count", "occlusion", *sorted(ANNOTATION_OPTIONS)):
         if option not in effective and getattr(data, option) is not None:
             remedy = "use --reduce-data or data.limit for fewer rows" if option == "count" else "remove it"
             raise UserError(f"data.{option}: has no effect on the source {data.source}; {remedy}")
-
-
-# --- recognizing the format of a path ------------------------------------------------------------
-
-
-def _find_format(path: Path, source: str) -> Format:
-    """Return the only format that recognizes the path; `source` is the path as the user gave it."""
-    if not path.exists():
-        hint = suggest(source, (KAGGLE, SYNTHETIC))
-        hint = f"{hint} " if hint.startswith("did you mean") else ""
-        raise UserError(f"{source}: no such source or file; {hint}{SOURCES_HELP}")
-    names = [name for name, data_format in FORMATS.items() if data_format.recognizes(path)]
-    if not names:
-        raise _unknown_format(path)
-    if len(names) > 1:
-        raise UserError(
-            f"{path}: contains data of several formats ({', '.join(names)}); name the file itself"
-        )
-    return FORMATS[names[0]]
-
-
-def _unknown_format(path: Path) -> UserError:
-    """Return an error that explains why no format recognizes the path."""
-    if path.is_dir():
-        return UserError(f"{path}: no data set in this folder; {SOURCES_HELP}")
-    try:
-        with path.open("rb") as stream:
-            CsvReader(stream, str(path))
-    except UserError as error:
-        return error if path.suffix.lower() == ".csv" else UserError(f"{error}; {SOURCES_HELP}")
-    except OSError as error:
-        return UserError(f"{path}: cannot be read ({error.strerror or error})")
-    return UserError(f"{path}: the header has neither Kaggle's columns nor 'image'; {SOURCES_HELP}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.config.options import DataConfig
 from landmarks_fastai.data.dataset import LandmarkDataset
-from landmarks_fastai.data.near_duplicates import group_near_duplicates
+from landmarks_fastai.data.near_duplicates import group_near_duplicates, grouping_notes
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.text import suggest
 
@@ -155,6 +155,11 @@ def split_from_config(dataset: LandmarkDataset, data: DataConfig, seed: int) -> 
     if data.folds is None:
         return split_dataset(dataset, data.split, data.valid_fraction, seed)
     return split_into_folds(dataset, data.split, data.folds, seed)[(data.fold or 1) - 1]
+
+
+def split_notes(dataset: LandmarkDataset, data: DataConfig) -> tuple[str, ...]:
+    """Return what the user should know about the split of a data set, one line each."""
+    return grouping_notes(dataset) if data.split == "grouped" else ()
 
 
 def _check_kind(kind: str) -> SplitKind:

@@ -8,7 +8,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from landmarks_fastai import __version__
 from landmarks_fastai.errors import LandmarksError, UserError
@@ -50,6 +58,10 @@ class ModelHeader(BaseModel):
     scale_factor
         Calibration factor of the predicted scales, fitted on the validation set. ONNX files contain it
         already.
+    visibility_calibration
+        Slope and intercept by which the log-odds of visibility are calibrated, fitted on the validation set
+        (Platt scaling). ONNX files contain it already. Without effect if the model does not predict
+        visibility.
     config
         The complete training config.
     metrics
@@ -73,11 +85,17 @@ class ModelHeader(BaseModel):
     mean_shape: list[tuple[float, float]] | None = None
     label_bias: float = Field(0.0, gt=-0.5, lt=0.5)
     scale_factor: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    visibility_calibration: tuple[FiniteFloat, FiniteFloat] = (1.0, 0.0)
     config: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     created: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     package_version: str = __version__
     coordinates: str = "x and y are scaled so that the edges of the image are -1 and 1"
+
+    @field_serializer("landmark_schema")
+    def _schema_to_dict(self, schema: LandmarkSchema) -> dict[str, Any]:
+        """Leave out the parts of the schema that are not set, which older files do not have."""
+        return schema.to_dict()
 
     @model_validator(mode="after")
     def _check_lengths(self) -> ModelHeader:
@@ -86,6 +104,11 @@ class ModelHeader(BaseModel):
         if self.mean_shape is not None and len(self.mean_shape) != len(self.landmark_schema):
             raise ValueError(f"mean_shape needs {len(self.landmark_schema)} points")
         return self
+
+    @property
+    def predicts_visibility(self) -> bool:
+        """Whether the model predicts the probability that a landmark is visible."""
+        return bool(self.head.get("visibility", False))
 
     @property
     def synthetic(self) -> bool:

@@ -25,11 +25,12 @@ class LoadedModel:
     path, header
         The file and its header.
     network
-        Maps (B, C, S, S) normalized images to (B, K, 2 or 3) normalized points and log scales; in eval mode,
-        on the CPU.
+        Maps (B, C, S, S) normalized images to the output of the head, see `build_network`; in eval mode, on
+        the CPU.
     session
         ONNX Runtime session that maps "image", (B, C, S, S) float32 from 0 to 255, to "points", (B, K, 2)
-        pixels of the input, and, if the head predicts scales, to "scales", (B, K) in the same unit.
+        pixels of the input, and, if the head predicts them, to "scales", (B, K) in the same unit, and to
+        "visibility", (B, K) probabilities.
     """
 
     path: Path
@@ -109,6 +110,8 @@ def _open_onnx(path: Path, device: str) -> LoadedModel:
     shapes = {port.name: port.shape[1:] for port in (*session.get_inputs(), *session.get_outputs())}
     side, count = header.input_size, len(header.landmark_schema)
     expected = {"image": [header.channels, side, side], "points": [count, 2]}
+    if header.predicts_visibility:
+        expected["visibility"] = [count]
     if shapes not in (expected, {**expected, "scales": [count]}):
         raise UserError(f"{path}: inputs and outputs {shapes} do not match the header; export again")
     return LoadedModel(path, header, session=session)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from landmarks_fastai.commands.evaluate import unseen_rows
 from landmarks_fastai.config.options import DataConfig
 from landmarks_fastai.data.corrections import apply_corrections
 from landmarks_fastai.data.sources import load_dataset
@@ -105,19 +102,3 @@ def test_load_dataset_applies_corrections_before_selecting_rows(tmp_path: Path, 
     data = DataConfig(source="synthetic", count=5, corrections=str(path), complete_only=True)
     assert load_dataset(data, seed=4, cache=cache_dir).names == tuple(DATASET.names[i] for i in (0, 2, 3))
     assert load_dataset(DataConfig(source="synthetic", count=5), seed=4, cache=cache_dir).corrections is None
-
-
-def test_unseen_rows_of_other_corrections_raises(tmp_path: Path) -> None:
-    """With other corrections, row 3 is another face, on which the model may have been trained."""
-    corrected = apply_corrections(DATASET, write_corrections(tmp_path, "synthetic face 0,,drop,,"))
-    digests = {"sha256": corrected.digest, "corrections": corrected.corrections}
-    data = {**digests, "rows": 4, "split": {"valid": [3]}}
-    (tmp_path / "data.json").write_text(json.dumps(data))
-    rows = unseen_rows([tmp_path], corrected)
-    assert rows is not None
-    assert rows.tolist() == [3]
-    other = apply_corrections(DATASET, write_corrections(tmp_path, "synthetic face 4,,drop,,"))
-    for dataset in (other, DATASET):
-        with pytest.raises(UserError, match="with other corrections"):
-            unseen_rows([tmp_path], dataset)
-    assert unseen_rows([tmp_path], replace(DATASET, digest="other")) is None

@@ -18,7 +18,7 @@ from landmarks_fastai.data.formats import kaggle
 from landmarks_fastai.data.sources import download_kaggle, load_dataset
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.utils.download import git_blob_sha1, git_blob_sha1_of_stream
 
 ROWS = 12
@@ -136,7 +136,7 @@ def test_load_dataset_reads_kaggle_files_in_any_packing(training, tmp_path, cach
         "folder with the zip": tmp_path / "downloads",
     }[kind]
     dataset = load_dataset(path, cache=cache)
-    assert dataset.images[:, 5, 7, 0].tolist() == list(range(ROWS))
+    assert dataset.images[:][:, 5, 7, 0].tolist() == list(range(ROWS))
     assert dataset.source == str(path)
 
 
@@ -177,7 +177,7 @@ def test_load_dataset_synthetic_is_drawn_once_per_version(cache, monkeypatch):
 def test_load_dataset_synthetic_default_count_is_1000(cache, monkeypatch):
     calls: list[tuple[int, int]] = []
 
-    def draw(count: int, seed: int) -> LandmarkDataset:
+    def draw(count: int, seed: int, **occlusion: float) -> LandmarkDataset:
         calls.append((count, seed))
         return draw_synthetic_faces(1, seed)
 
@@ -233,14 +233,14 @@ def test_load_dataset_unknown_source_raises(cache, tmp_path, custom):
     )
     assert_raises(tmp_path / "faces.zip", r"no such source or file; a source is ")
     (tmp_path / "empty").mkdir()
-    assert_raises(tmp_path / "empty", r"no data set in this folder; a source is ")
+    assert_raises(tmp_path / "empty", r"no data set of a known format in this folder; the formats are ")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    assert_raises(tmp_path / "other.csv", r"neither Kaggle's columns nor 'image'; a source is ")
+    assert_raises(tmp_path / "other.csv", r"neither Kaggle's columns nor 'image'; the formats are ")
     (tmp_path / "empty.csv").write_text("")
     assert_raises(
         tmp_path / "empty.csv", r"empty\.csv: the file is empty; its first line must name the columns$"
     )
-    assert_raises(custom / "a.png", r"a\.png: not a CSV .*; a source is ")
+    assert_raises(custom / "a.png", r"a\.png: not a data set of a known format; the formats are ")
     (custom / "training.csv").write_bytes(b"")
     assert_raises(custom, r"contains data of several formats \(csv, kaggle\); name the file itself")
 
@@ -253,7 +253,7 @@ def test_load_dataset_complete_only_and_limit_select_rows(training, cache):
         return load_dataset(DataConfig(source=str(training), **options), seed=seed, cache=cache)
 
     complete = load(complete_only=True)
-    assert complete.images[:, 0, 0, 0].tolist() == [1, 2, 4, 5, 7, 8, 10, 11]
+    assert complete.images[:][:, 0, 0, 0].tolist() == [1, 2, 4, 5, 7, 8, 10, 11]
     few = load(complete_only=True, limit=3)
     expected = np.sort(np.random.default_rng(0).permutation(8)[:3])
     np.testing.assert_array_equal(few.images, complete.subset(expected).images)

@@ -7,35 +7,18 @@ import json
 
 import numpy as np
 import pytest
+from helpers.near_duplicates import with_near_duplicates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from landmarks_fastai.config.options import DataConfig
+from landmarks_fastai.data import near_duplicates
 from landmarks_fastai.data.dataset import LandmarkDataset
-from landmarks_fastai.data.near_duplicates import group_near_duplicates
-from landmarks_fastai.data.splits import split_dataset, split_from_config, split_into_folds
+from landmarks_fastai.data.splits import split_dataset, split_from_config, split_into_folds, split_notes
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
 from landmarks_fastai.errors import UserError
 
 FACES = draw_synthetic_faces(160, seed=21)
-
-
-def with_near_duplicates(dataset: LandmarkDataset, rng: np.random.Generator) -> LandmarkDataset:
-    """Append a copy of each face, shifted by up to 3 px, brighter or darker, and noisy."""
-    images, points = [], []
-    for image, face in zip(dataset.images, dataset.points, strict=True):
-        dx, dy = rng.integers(-3, 4, 2)
-        padded = np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="edge")
-        shifted = padded[3 - dy : 3 - dy + dataset.size, 3 - dx : 3 - dx + dataset.size]
-        changed = shifted * rng.uniform(0.8, 1.15) + rng.normal(0, 2, shifted.shape)
-        images.append(np.clip(changed, 0, 255).astype(np.uint8))
-        points.append(face + np.array([dx, dy]))
-    return dataclasses.replace(
-        dataset,
-        images=np.concatenate([dataset.images, images]),
-        points=np.concatenate([dataset.points, np.asarray(points, np.float32)]),
-        names=dataset.names * 2,
-    )
 
 
 def first_faces(count: int) -> LandmarkDataset:
@@ -59,56 +42,6 @@ def test_split_dataset_keeps_near_duplicates_on_one_side(seed, count):
     is_valid = np.isin(np.arange(2 * count), split.valid)
     np.testing.assert_array_equal(is_valid[:count], is_valid[count:])
     assert len(np.unique(split.groups)) > count // 2  # not all in one group
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_group_near_duplicates_with_missing_labels_groups_copies(seed):
-    """There are enough rows to cluster identities, and labels are missing as in Kaggle's data."""
-    dataset = with_near_duplicates(FACES, np.random.default_rng(seed))
-    rng = np.random.default_rng(seed)
-    points = dataset.points.copy()
-    points[np.ix_(np.flatnonzero(rng.random(len(points)) < 0.4), [2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13])] = (
-        np.nan
-    )
-    points[5, 0] = points[7, [0, 1]] = np.nan
-    points[9] = np.nan
-    dataset = dataclasses.replace(dataset, points=points)
-    groups = group_near_duplicates(dataset)
-    aligned = np.setdiff1d(np.arange(160), [5, 7, 9])
-    np.testing.assert_array_equal(groups[aligned], groups[aligned + 160])
-    assert np.bincount(groups).max() < 30
-    split = split_dataset(dataset, "grouped", 0.2, seed)
-    assert abs(len(split.valid) - 64) < np.bincount(groups).max()
-
-
-def test_group_near_duplicates_accepts_color_and_large_images():
-    dataset = with_near_duplicates(
-        draw_synthetic_faces(6, seed=2, size=150, color=True), np.random.default_rng(0)
-    )
-    np.testing.assert_array_equal(group_near_duplicates(dataset), [0, 1, 2, 3, 4, 5] * 2)
-
-
-def test_group_near_duplicates_without_labels_compares_whole_images():
-    dataset = with_near_duplicates(first_faces(6), np.random.default_rng(0))
-    images = dataset.images.copy()
-    images[6:] = np.clip(images[:6] * 0.9 + 8, 0, 255)  # not shifted: there are no labels to align them by
-    dataset = dataclasses.replace(dataset, images=images, points=np.full_like(dataset.points, np.nan))
-    np.testing.assert_array_equal(group_near_duplicates(dataset), [0, 1, 2, 3, 4, 5] * 2)
-
-
-def test_group_near_duplicates_rarely_groups_different_faces():
-    assert np.bincount(group_near_duplicates(FACES)).max() <= 16
-    np.testing.assert_array_equal(group_near_duplicates(first_faces(40)), np.arange(40))
-
-
-def test_group_near_duplicates_uses_given_groups_and_identical_images():
-    dataset = dataclasses.replace(first_faces(9), groups=np.array([7, 7, 7, 3, 3, 3, 5, 5, 5]))
-    np.testing.assert_array_equal(group_near_duplicates(dataset), [0, 0, 0, 1, 1, 1, 2, 2, 2])
-    images = dataset.images.copy()
-    images[8] = images[0]
-    np.testing.assert_array_equal(
-        group_near_duplicates(dataclasses.replace(dataset, images=images)), [0, 0, 0, 1, 1, 1, 0, 0, 0]
-    )
 
 
 @settings(max_examples=50, deadline=None)
@@ -154,6 +87,14 @@ def test_split_into_folds_grouped_keeps_near_duplicates_together_and_random_does
     assert len(random_fold.valid) == 10
     is_valid = np.isin(np.arange(40), random_fold.valid)
     assert (is_valid[:20] != is_valid[20:]).any()
+
+
+def test_split_notes_of_grouped_split_of_many_rows(monkeypatch):
+    assert split_notes(FACES, DataConfig()) == ()
+    monkeypatch.setattr(near_duplicates, "MAX_ROWS", 100)
+    (note,) = split_notes(FACES, DataConfig())
+    assert "only near-duplicates are grouped" in note
+    assert split_notes(FACES, DataConfig(split="random")) == ()
 
 
 def test_split_into_folds_depends_on_seed():
@@ -210,7 +151,6 @@ def test_split_dataset_needs_two_rows():
     assert_partition(split_dataset(first_faces(2), "grouped", 0.2, 0), 2)
     with pytest.raises(UserError, match="1 row cannot be split"):
         split_dataset(first_faces(1), "grouped", 0.2, 0)
-    np.testing.assert_array_equal(group_near_duplicates(first_faces(1)), [0])
 
 
 def test_split_dataset_invalid_argument_raises():

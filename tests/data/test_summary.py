@@ -10,13 +10,13 @@ from landmarks_fastai.cli.tables import print_summary
 from landmarks_fastai.data.label_checks import find_label_issues
 from landmarks_fastai.data.summary import summarize
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 
 FACES = draw_synthetic_faces(200, seed=5, size=64)
 
 
 def test_summarize_counts_rows_labels_and_duplicates():
-    points, images = FACES.points.copy(), FACES.images.copy()
+    points, images = FACES.points.copy(), FACES.images[:].copy()
     points[:5, 3], points[4:7, 0] = np.nan, np.nan
     images[7:9] = images[6]
     summary = summarize(dataclasses.replace(FACES, points=points, images=images))
@@ -34,6 +34,18 @@ def test_summarize_lists_label_issues():
     dataset = dataclasses.replace(FACES, points=points)
     assert summarize(dataset).issues == tuple(find_label_issues(dataset))
     assert len(summarize(dataset).issues) >= 3
+
+
+def test_summarize_lists_flip_pairs_and_each_note_once():
+    points = FACES.points.copy()
+    points[:20, 10] = 0
+    zeros = "1 landmark at exactly (0, 0) in 20 rows: leave the cell empty where a landmark is not labeled"
+    dataset = dataclasses.replace(FACES, points=points, notes=("read", zeros))
+    summary = summarize(dataset)
+    assert summary.flip_pairs == KAGGLE15.flip_pairs
+    assert summary.notes[:2] == ("read", zeros)
+    assert zeros not in summary.notes[2:]
+    assert summarize(dataclasses.replace(dataset, notes=())).notes[0] == zeros
 
 
 def test_summarize_accepts_empty_and_degenerate_data_sets():

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.model_files.header import HEADER_KEY, ModelHeader, read_header
-from landmarks_fastai.schema import IBUG68, KAGGLE15
+from landmarks_fastai.schemas import IBUG68, KAGGLE15
 
 PATH = Path("model.safetensors")
 

@@ -6,12 +6,16 @@ import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from landmarks_fastai.data.annotations import OCCLUDED, VISIBLE
 from landmarks_fastai.data.dataset import LandmarkDataset
+from landmarks_fastai.data.image_array import ImageArray
 from landmarks_fastai.data.synthetic.head_model import Color, Face, Floats, View, landmark_positions
+from landmarks_fastai.data.synthetic.occluders import covered_points, draw_occluder
 from landmarks_fastai.data.synthetic.rendering import jitter, mix, render
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 
 SKIN_COLORS: tuple[Color, ...] = (
     (250, 221, 200),
@@ -39,7 +43,9 @@ ROTATIONS = ((13.0, 32.0), (8.0, 20.0), (9.0, 38.0))
 """Standard deviation and limit of yaw, pitch and roll, in degrees."""
 
 
-def draw_synthetic_faces(count: int, seed: int, size: int = 96, color: bool = False) -> LandmarkDataset:
+def draw_synthetic_faces(
+    count: int, seed: int, size: int = 96, color: bool = False, occlusion: float = 0.0
+) -> LandmarkDataset:
     """Draw faces with random pose, lighting, skin, expression, hair, background, blur and noise.
 
     Face i depends on the seed but not on `count`.
@@ -54,12 +60,15 @@ def draw_synthetic_faces(count: int, seed: int, size: int = 96, color: bool = Fa
         Side of the images in pixels, at least 32.
     color
         Return RGB images; the gray images are their luma (ITU-R 601-2).
+    occlusion
+        Probability that an object covers part of a face; the faces themselves do not depend on it.
 
     Returns
     -------
     LandmarkDataset
         `count` rows with the schema `KAGGLE15`; all landmarks are labeled, accurate to about 0.1 pixels.
-        `groups` is None, because no two faces show the same person.
+        `groups` is None, because no two faces show the same person. `visibility` is None without occlusion;
+        else a landmark covered by an object is `OCCLUDED`, any other `VISIBLE`.
 
     Raises
     ------
@@ -71,24 +80,40 @@ def draw_synthetic_faces(count: int, seed: int, size: int = 96, color: bool = Fa
             f"synthetic faces: count {count} must be at least 1, seed {seed} at least 0 and size {size} at"
             " least 32"
         )
+    if not 0 <= occlusion <= 1:
+        raise UserError(f"synthetic faces: occlusion {occlusion} must be a fraction from 0 to 1")
     images = np.empty((count, size, size, 3 if color else 1), np.uint8)
     points = np.empty((count, len(KAGGLE15), 2), np.float32)
+    visibility = np.full((count, len(KAGGLE15)), VISIBLE, np.uint8)
     for i in range(count):
         rng = np.random.default_rng([seed, i])
         face = random_face(rng)
         landmarks = landmark_positions(face)
         view = fit_view(landmarks, random_rotation(rng), rng, size)
-        image = render(face, view, (size, size), rng)
+        occluder = _random_occluder(face, view, size, np.random.default_rng([seed, i, 2]), occlusion)
+        image = render(face, view, (size, size), rng, occluder)
+        if occluder is not None:
+            visibility[i, covered_points(occluder, view(landmarks))] = OCCLUDED
         images[i] = np.asarray(image if color else image.convert("L")).reshape(size, size, -1)
         points[i] = view(landmarks)
     return LandmarkDataset(
-        images=images,
+        images=ImageArray(images),
         points=points,
         schema=KAGGLE15,
         names=tuple(f"synthetic face {i}" for i in range(count)),
         source=f"synthetic faces (seed {seed})",
         digest=hashlib.sha256(images.tobytes() + points.tobytes()).hexdigest(),
+        visibility=visibility if occlusion else None,
     )
+
+
+def _random_occluder(
+    face: Face, view: View, size: int, rng: np.random.Generator, probability: float
+) -> Image.Image | None:
+    """Return an object in front of the face with the given probability, else None."""
+    if rng.random() >= probability:
+        return None
+    return draw_occluder(face, view, (size, size), rng)
 
 
 def draw_synthetic_photo(

@@ -51,7 +51,7 @@ def _hull_indices(points: Floats) -> NDArray[np.int64]:
     return np.asarray(np.argmax(points @ DIRECTIONS.T, axis=0), np.int64)
 
 
-def _ellipse(center: Floats, radius_x: float, radius_y: float) -> Floats:
+def ellipse(center: Floats, radius_x: float, radius_y: float) -> Floats:
     """Return an ellipse around `center` parallel to the frontal plane, (32, 3)."""
     ring = np.zeros((len(CIRCLE), 3))
     ring[:, :2] = CIRCLE * [radius_x, radius_y]
@@ -70,13 +70,26 @@ def jitter(color: Color, rng: np.random.Generator, spread: float) -> Color:
     return r, g, b
 
 
-def render(face: Face, view: View, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """Render a face on a random background as an RGB image of `size` (width, height)."""
+def render(
+    face: Face,
+    view: View,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    occluder: Image.Image | None = None,
+) -> Image.Image:
+    """Render a face on a random background as an RGB image of `size` (width, height).
+
+    `occluder` is an RGBA layer in front of the face, `OVERSAMPLE` times as large as the image.
+    """
     pixels: NDArray[np.float32] = np.asarray(_background(size, rng), np.float32)
     person = np.asarray(_person(face, view, size), np.float32)
     alpha = person[..., 3:] / 255
     light = _shading(face, view, size)[..., None]
     pixels = np.asarray(pixels * (1 - alpha) + person[..., :3] * light * alpha, np.float32)
+    if occluder is not None:
+        front = np.asarray(occluder.reduce(OVERSAMPLE), np.float32)
+        alpha = front[..., 3:] / 255
+        pixels = np.asarray(pixels * (1 - alpha) + front[..., :3] * alpha, np.float32)
     image = Image.fromarray(np.clip(pixels * face.exposure, 0, 255).astype(np.uint8))
     # a slight blur, as of a lens, is always applied
     radius = max(0.35, (0.008 + face.blur) * 2 * face.eye_spread * view.scale)
@@ -130,9 +143,9 @@ def _shadows(face: Face, view: View, size: tuple[int, int]) -> Image.Image:
         paint(np.concatenate([top, low]), int(UNSHADED * (1 - face.beard)))
     for side in (1, -1):
         x, y = eye_curve(face, side, np.array(-0.15), -0.9)
-        paint(_ellipse(surface(face, x, y), 1.25 * face.eye_half_width, 0.13), 172)
+        paint(ellipse(surface(face, x, y), 1.25 * face.eye_half_width, 0.13), 172)
         cheek = surface(face, np.array(side * 0.48), np.array(EYE_LEVEL + 0.42))
-        paint(_ellipse(cheek, 0.16, 0.12), 208)
+        paint(ellipse(cheek, 0.16, 0.12), 208)
         if face.smile > 0.25:
             fold = np.array([[0.2, 0.48], [0.34, 0.66], [0.37, 0.8], [0.33, 0.68]])
             paint(surface(face, side * fold[:, 0], EYE_LEVEL + fold[:, 1]), 165)
@@ -150,11 +163,11 @@ def _shadows(face: Face, view: View, size: tuple[int, int]) -> Image.Image:
         face, np.array([-0.035, 0.035, 0.05, -0.05]), np.array([EYE_LEVEL, EYE_LEVEL, base, base])
     )
     paint(bridge + np.array([[0, 0, 0.1], [0, 0, 0.1], [0, 0, 0.22], [0, 0, 0.22]]), 216)
-    paint(_ellipse(nose, 0.06, 0.06), 255)
+    paint(ellipse(nose, 0.06, 0.06), 255)
     chin = surface(
         face, np.array(0.0), np.array(EYE_LEVEL + MOUTH_DROP + 1.5 * face.lips + face.mouth_open + 0.05)
     )
-    paint(_ellipse(chin, 0.18, 0.04), 175)
+    paint(ellipse(chin, 0.18, 0.04), 175)
     layer = layer.filter(ImageFilter.BoxBlur(0.05 * view.scale * factor))
     return layer.reduce(factor) if factor > 1 else layer
 
@@ -210,7 +223,7 @@ def _hair_and_skin(face: Face, paint: Brush) -> None:
         paint.hull(cap, face.hair)
     if not long_hair:
         for side in (1, -1):
-            paint(_ellipse(np.array([side * face.width, EYE_LEVEL + 0.2, -0.05]), 0.1, 0.2), shade)
+            paint(ellipse(np.array([side * face.width, EYE_LEVEL + 0.2, -0.05]), 0.1, 0.2), shade)
     front = (head[:, 2] > -0.1) & (head[:, 1] > face.hairline + face.hair_arch * head[:, 0] ** 2)
     if long_hair:
         paint.hull(cap, face.hair)
@@ -258,7 +271,7 @@ def _nose(face: Face, paint: Brush) -> None:
     tip = nose_tip(face)
     for side in (1, -1):
         nostril = tip + np.array([side * 0.5 * face.nose_width, 0.1, -0.55 * face.nose_height])
-        paint(_ellipse(nostril, 0.3 * face.nose_width, 0.028), mix(face.skin, (35, 10, 8), 0.7))
+        paint(ellipse(nostril, 0.3 * face.nose_width, 0.028), mix(face.skin, (35, 10, 8), 0.7))
         wing = np.array(
             [
                 [0.8, 0.11, -0.6],
@@ -293,7 +306,7 @@ def _glasses(face: Face, paint: Brush) -> None:
     """Draw thin dark rims in front of the eyes, their temples and the bridge."""
     for side in (1, -1):
         center = surface(face, np.array(side * face.eye_spread), np.array(EYE_LEVEL + 0.02), 0.12)
-        rim = _ellipse(center, 0.27, 0.2)
+        rim = ellipse(center, 0.27, 0.2)
         paint.outline(rim, 0.03, GLASSES_COLOR)
         hinge = np.array([side * face.width * 1.02, EYE_LEVEL - 0.02, 0.0])
         paint.outline(
