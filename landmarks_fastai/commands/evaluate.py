@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landmarks_fastai.config.loading import load_config, validate_config
+from landmarks_fastai.config.loading import validate_config
 from landmarks_fastai.config.options import DataConfig, TrainConfig
 from landmarks_fastai.data.dataset import LandmarkDataset
-from landmarks_fastai.data.sources import load_dataset
+from landmarks_fastai.data.sources import load_dataset, takes_annotation_options
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.evaluation.analysis import Analysis, analyze
+from landmarks_fastai.evaluation.coco_ap import check_coco_available
+from landmarks_fastai.evaluation.pck import PCK_THRESHOLDS, check_threshold
 from landmarks_fastai.evaluation.report import Report, evaluate_dataset
+from landmarks_fastai.evaluation.row_groups import RowGroups, find_row_groups
+from landmarks_fastai.evaluation.sigmas import Sigmas, estimate_sigmas, read_sigmas, write_sigmas
+from landmarks_fastai.evaluation.slices import Slice, make_slices
 from landmarks_fastai.inference.ensemble import open_predictors
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.discovery import RELEASED_DIR, resolve_models
-from landmarks_fastai.model_files.run_marker import CONFIG_NAME, DATA_NAME
-from landmarks_fastai.utils.files import read_json, write_csv, write_json
+from landmarks_fastai.model_files.training_images import read_training_images, unseen_rows
+from landmarks_fastai.utils.files import write_csv, write_json
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.visualization.plots import plot_calibration, plot_ced, plot_landmark_errors
+from landmarks_fastai.visualization.reliability import plot_visibility
 from landmarks_fastai.visualization.saving import save_png
 from landmarks_fastai.visualization.sheets import evaluation_sheet
 
@@ -37,6 +43,50 @@ AUTO_ROWS, ALL_ROWS = "auto", "all"
 
 
 @dataclass(frozen=True)
+class AnalysisOptions:
+    """What is computed in addition to the scores of all rows.
+
+    Parameters
+    ----------
+    sigmas
+        CSV with the columns landmark and sigma for the OKS; None: estimated from the labels.
+    slices
+        Names of the slices (`make_slices`); None for the default ones.
+    pck_thresholds
+        Thresholds of the PCK, as fractions of the normalizer.
+    coco
+        Compute COCO's average precision; needs the extra ``coco``.
+    """
+
+    sigmas: Path | None = None
+    slices: tuple[str, ...] | None = None
+    pck_thresholds: tuple[float, ...] = PCK_THRESHOLDS
+    coco: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationRows:
+    """The rows to be evaluated, and what is known about them before a model predicts their landmarks.
+
+    Parameters
+    ----------
+    dataset
+        N rows.
+    groups
+        Their groups, the units of the confidence intervals.
+    sigmas
+        Sigmas of the OKS; NaN where unknown.
+    slices
+        Slices of the rows.
+    """
+
+    dataset: LandmarkDataset
+    groups: RowGroups
+    sigmas: Sigmas
+    slices: tuple[Slice, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class EvaluationResult:
     """Result of the evaluation of one model or of the average of several.
 
@@ -44,6 +94,8 @@ class EvaluationResult:
     ----------
     report
         The scores.
+    analysis
+        PCK, OKS, confidence intervals and the scores of slices.
     rows
         Number of rows that were evaluated.
     folder
@@ -51,10 +103,11 @@ class EvaluationResult:
     files
         Names of the files in it.
     notes
-        Sentences that explain which rows were evaluated.
+        Lines about the data set and the rows that were evaluated.
     """
 
     report: Report
+    analysis: Analysis
     rows: int
     folder: Path
     files: tuple[str, ...]
@@ -63,11 +116,12 @@ class EvaluationResult:
 
 def evaluate(
     models: str | Path | Sequence[str | Path],
-    data: str | Path | None = None,
+    data: str | Path | DataConfig | None = None,
     *,
     out: str | Path | None = None,
     rows: str = AUTO_ROWS,
     flip: bool = False,
+    options: AnalysisOptions | None = None,
     device: str = "auto",
     trust_pickle: bool = False,
     cache: Path | None = None,
@@ -80,7 +134,7 @@ def evaluate(
     models
         Runs, model files or names of released models.
     data
-        "kaggle", "synthetic" or a path; the data set of the (first) model's config if None.
+        "kaggle", "synthetic" or a path, or data options; the data set of the (first) model's config if None.
     out
         Folder for the report; the folder "evaluation" next to the model if None.
     rows
@@ -88,6 +142,8 @@ def evaluate(
         every row.
     flip
         Average with the prediction on the mirrored image.
+    options
+        What is computed in addition to the scores of all rows; `AnalysisOptions` if None.
     device, trust_pickle
         See `Predictor.open`.
     cache
@@ -98,136 +154,148 @@ def evaluate(
     Raises
     ------
     UserError
-        If a model or the data cannot be used, the model does not predict all landmarks of the data, or no row
-        is left.
+        If a model, the data or an option cannot be used, the model does not predict all landmarks of the
+        data, or no row is left.
     RunError
         If a download fails or the report cannot be written.
     """
-    if rows not in (AUTO_ROWS, ALL_ROWS):
-        raise UserError(f"--rows {rows}: choose {AUTO_ROWS} or {ALL_ROWS}")
+    options = options or AnalysisOptions()
+    check_options(rows, options)
     named = [models] if isinstance(models, (str, Path)) else list(models)
     paths = resolve_models(named)
     predictor = open_predictors(paths, device, trust_pickle)
     dataset = load_model_data(predictor.header.config, data, cache=cache, progress=progress)
-    notes: list[str] = []
+    chosen, about_rows = np.arange(len(dataset)), list[str]()
     if rows == AUTO_ROWS:
-        dataset, notes = _select_unseen(dataset, paths, predictor.header.config)
+        chosen, about_rows = select_unseen(dataset, paths, predictor.header.config)
+    notes = (*dataset.notes, *about_rows)
+    prepared = prepare_rows(dataset, chosen, options)
     folder = _report_folder(named, paths) if out is None else Path(out)
-    predicted = predict_dataset(predictor, dataset, flip=flip)
-    report = evaluate_dataset(predicted, dataset)
-    files = write_report(report, dataset, predicted, folder, predictor.name)
-    return EvaluationResult(report, len(dataset), folder, files, tuple(notes))
+    report, analysis, predicted = evaluate_rows(predictor, prepared, options, flip=flip)
+    files = write_report(report, analysis, prepared.dataset, predicted, folder, predictor.name)
+    return EvaluationResult(report, analysis, len(chosen), folder, files, notes)
+
+
+def check_options(rows: str, options: AnalysisOptions) -> None:
+    """Raise UserError if an option cannot be used, before a model and the data are loaded."""
+    if rows not in (AUTO_ROWS, ALL_ROWS):
+        raise UserError(f"--rows {rows}: choose {AUTO_ROWS} or {ALL_ROWS}")
+    for threshold in options.pck_thresholds:
+        check_threshold(threshold)
+    if options.coco:
+        check_coco_available()
+
+
+def prepare_rows(
+    dataset: LandmarkDataset, chosen: NDArray[np.int64], options: AnalysisOptions
+) -> EvaluationRows:
+    """Return the chosen rows of a data set with their groups, sigmas and slices.
+
+    Groups and sigmas are determined from all rows: with more rows they are more reliable, and the same for
+    every model that is evaluated on this data.
+
+    Raises
+    ------
+    UserError
+        If the file of sigmas cannot be used, or there is no such column.
+    """
+    if options.sigmas is None:
+        sigmas = estimate_sigmas(dataset)
+    else:
+        sigmas = read_sigmas(options.sigmas, dataset.schema)
+    rows = dataset.subset(chosen)
+    slices = tuple(make_slices(rows, options.slices))
+    return EvaluationRows(rows, find_row_groups(dataset).subset(chosen), sigmas, slices)
+
+
+def evaluate_rows(
+    predictor: Predictor, rows: EvaluationRows, options: AnalysisOptions, *, flip: bool = False
+) -> tuple[Report, Analysis, Landmarks]:
+    """Predict the landmarks of prepared rows, and return their scores, their analysis and the landmarks."""
+    predicted = predict_dataset(predictor, rows.dataset, flip=flip)
+    report = evaluate_dataset(predicted, rows.dataset)
+    analysis = analyze(
+        report,
+        predicted,
+        rows.dataset,
+        rows.groups,
+        sigmas=rows.sigmas,
+        slices=rows.slices,
+        pck_thresholds=options.pck_thresholds,
+        coco=options.coco,
+    )
+    return report, analysis, predicted
 
 
 def load_model_data(
     config: dict[str, Any],
-    source: str | Path | None = None,
+    source: str | Path | DataConfig | None = None,
     *,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> LandmarkDataset:
     """Load the data set that a model was trained on, or all rows of another source.
 
+    Labels of image files are cropped and resized as in the training.
+
     Parameters
     ----------
     config
         The config in the model's header; may be empty.
     source
-        "kaggle", "synthetic" or a path; None for that of the config.
+        "kaggle", "synthetic" or a path, or data options; None for those of the config.
     cache
         Folder for downloaded and parsed data; the user's cache folder if None.
     progress
         Called with the bytes of a download, done and in total.
     """
     trained = validate_config(config, "the config in the model file") if config else TrainConfig()
-    same = source is None or str(source) == trained.data.source
-    data = trained.data if same else DataConfig(source=str(source))
+    if source is None:
+        data = trained.data
+    else:
+        data = source if isinstance(source, DataConfig) else DataConfig(source=str(source))
+        if data == DataConfig(source=trained.data.source):
+            data = trained.data
+        elif takes_annotation_options(data):
+            crops = {"image_size": trained.data.image_size, "crop": trained.data.crop}
+            unset = {name: value for name, value in crops.items() if getattr(data, name) is None}
+            data = data.model_copy(update=unset)
     return load_dataset(data, seed=trained.seed, cache=cache, progress=progress)
 
 
 # --- which rows ----------------------------------------------------------------------------------
 
 
-def unseen_rows(runs: Sequence[Path], dataset: LandmarkDataset) -> NDArray[np.int64] | None:
-    """Return the rows that none of the runs was trained on.
+def select_unseen(
+    dataset: LandmarkDataset, paths: Sequence[Path], config: dict[str, Any]
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the rows that the models were not trained on, with sentences that explain the choice.
 
     Parameters
     ----------
-    runs
-        Run folders of the models that are evaluated together.
     dataset
         The data set they are evaluated on.
-
-    Returns
-    -------
-    NDArray or None
-        Indices of the rows; None if no run is known to be trained on this data set.
+    paths
+        The model files.
+    config
+        The config in the header of the first model.
 
     Raises
     ------
     UserError
-        If there is no such row, or the rows cannot be identified because a run used other corrections or
-        another part of the data set.
+        If there is no such row.
     """
-    validation = {run: rows for run in runs if (rows := _validation_rows(run, dataset)) is not None}
-    if not validation:
-        return None
-    if len(validation) > 1:
-        configs = [load_config(str(run / CONFIG_NAME)) for run in validation]
-        if len({config.seed for config in configs if config.data.limit is not None}) > 1:
-            first, second, *_ = validation
-            raise UserError(
-                f"{first}, {second}: data.limit selected different rows, because the seeds differ, so the"
-                " rows that are new to all models cannot be identified; evaluate one at a time, on other"
-                " --data, or with --rows all"
-            )
-    unseen = reduce(np.intersect1d, validation.values())
-    if not len(unseen):
-        raise UserError(
-            f"{dataset.source}: every row was used for training by one of these {len(runs)} models (such as"
-            " the folds of a cross-validation); use other --data, one model, or the out-of-fold metrics.json"
-            " of the cross-validation"
-        )
-    return unseen
-
-
-def _validation_rows(run: Path, dataset: LandmarkDataset) -> NDArray[np.int64] | None:
-    """Return the validation rows of a run; None if it was trained on other data, or is not a run folder."""
-    path = run / DATA_NAME
-    if not path.is_file():
-        return None
-    data = read_json(path)
-    if data.get("sha256") != dataset.digest:
-        return None
-    if data.get("corrections") != dataset.corrections:
-        raise UserError(
-            f"{path}: the model was trained on this data with other corrections, so the rows that are new to"
-            " it cannot be identified; restore its corrections, or evaluate with --rows all"
-        )
-    if data.get("rows") != len(dataset):
-        raise UserError(
-            f"{path}: the model was trained on {data['rows']} of these rows, so the rows that are new to it"
-            " cannot be identified; evaluate on other data, or with --rows all"
-        )
-    return np.array(data["split"]["valid"], dtype=np.int64)
-
-
-def _select_unseen(
-    dataset: LandmarkDataset, paths: Sequence[Path], config: dict[str, Any]
-) -> tuple[LandmarkDataset, list[str]]:
-    """Return the rows that the models were not trained on, with sentences that explain the choice."""
     unseen = unseen_rows([path.parent for path in paths], dataset)
     notes = []
     if unseen is not None:
-        dataset = dataset.subset(unseen)
         who = "the model was not trained" if len(paths) == 1 else "none of the models was trained"
-        notes.append(f"evaluating the {len(dataset):,} rows that {who} on (--rows all evaluates every row)")
+        notes.append(f"evaluating the {len(unseen):,} rows that {who} on (--rows all evaluates every row)")
         if initial := config.get("model", {}).get("init_from"):
             notes.append(f"the initial weights, {initial}, may have been trained on some of these rows")
-    if not all((path.parent / DATA_NAME).is_file() for path in paths):
+    if any(read_training_images(path.parent) is None for path in paths):
         unknown = "a model file without its run folder does not say which rows it was trained on"
         notes.append(unknown if unseen is not None else f"evaluating all {len(dataset):,} rows: {unknown}")
-    return dataset, notes
+    return np.arange(len(dataset)) if unseen is None else unseen, notes
 
 
 # --- the report ----------------------------------------------------------------------------------
@@ -246,13 +314,18 @@ def predict_dataset(predictor: Predictor, dataset: LandmarkDataset, *, flip: boo
 
 
 def write_report(
-    report: Report, dataset: LandmarkDataset, predicted: Landmarks, folder: Path, name: str
+    report: Report,
+    analysis: Analysis,
+    dataset: LandmarkDataset,
+    predicted: Landmarks,
+    folder: Path,
+    name: str,
 ) -> tuple[str, ...]:
     """Write the metrics, the NME of each row and plots, and return the names of the files.
 
     Parameters
     ----------
-    report
+    report, analysis
         The evaluation of `predicted`.
     dataset
         The data set that was evaluated.
@@ -264,8 +337,11 @@ def write_report(
         Label of the model in the CED plot.
     """
     files = ["metrics.json", "faces.csv", "landmark_errors.png"]
-    metrics = {"source": dataset.source, "sha256": dataset.digest, **report.to_dict()}
+    metrics = {"source": dataset.source, "sha256": dataset.digest, **report.to_dict(), **analysis.to_dict()}
     write_json(folder / "metrics.json", metrics)
+    if analysis.sigmas is not None:
+        write_sigmas(folder / "sigmas.csv", analysis.sigmas, dataset.schema)
+        files.append("sigmas.csv")
     errors = ["" if np.isnan(value) else f"{value:.6f}" for value in report.nme]
     write_csv(folder / "faces.csv", [("face", "nme"), *zip(dataset.names, errors, strict=True)])
     save_png(folder / "landmark_errors.png", plot_landmark_errors(report.landmarks))
@@ -278,6 +354,9 @@ def write_report(
     if report.calibration is not None:
         save_png(folder / "calibration.png", plot_calibration(report.calibration))
         files.append("calibration.png")
+    if report.visibility is not None and report.visibility.prediction is not None:
+        save_png(folder / "visibility.png", plot_visibility(report.visibility.prediction))
+        files.append("visibility.png")
     return tuple(files)
 
 

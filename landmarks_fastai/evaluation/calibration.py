@@ -19,6 +19,12 @@ Floats = NDArray[np.float64]
 CONFIDENCE_RADIUS = 0.025
 """Maximum error along x and along y of an accurate landmark, as a fraction of the side of its crop."""
 
+MIN_PROBABILITY = 1e-7
+"""Probabilities are clipped to this and 1 minus this before their log-odds are computed."""
+
+MIN_SLOPE = 0.01
+"""Smallest slope of the calibration of visibility."""
+
 BINS = 10
 """Number of bins, each with the same number of landmarks."""
 
@@ -85,6 +91,60 @@ def fit_scale_factor(pred: ArrayLike, true: ArrayLike, scales: ArrayLike) -> flo
     errors, known_scales = _errors_and_scales(pred, true, scales)
     factor = float(np.mean(np.abs(errors) / known_scales[:, None])) if len(known_scales) else 1.0
     return factor if factor > 0 else 1.0  # a scale must be positive, even if all errors are 0
+
+
+def fit_visibility_calibration(probabilities: ArrayLike, targets: ArrayLike) -> tuple[float, float]:
+    """Return slope and intercept that calibrate the log-odds of predicted probabilities (Platt scaling).
+
+    The calibrated probability is ``1 / (1 + exp(-(slope * log_odds + intercept)))``. Slope and intercept
+    maximize the likelihood of the targets, smoothed as in Platt 1999 ("Probabilistic Outputs for Support
+    Vector Machines", section 2.2), so that separable predictions do not become certain.
+
+    Parameters
+    ----------
+    probabilities
+        (N, K) predicted probabilities of being visible; NaN where unknown.
+    targets
+        (N, K): 1 visible, 0 occluded, NaN where this is not labeled.
+
+    Returns
+    -------
+    tuple of float
+        The slope is at least `MIN_SLOPE`, so that the order of the landmarks stays the same. (1, 0), which
+        changes nothing, unless both occluded and visible landmarks are labeled.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit, logit
+
+    predicted, true = np.asarray(probabilities, np.float64), np.asarray(targets, np.float64)
+    known = np.isfinite(predicted) & np.isfinite(true)
+    positive = true[known] > 0.5
+    count = int(positive.sum())
+    if count in (0, len(positive)):
+        return 1.0, 0.0
+    odds = logit(np.clip(predicted[known], MIN_PROBABILITY, 1 - MIN_PROBABILITY))
+    smoothed = np.where(positive, (count + 1) / (count + 2), 1 / (len(positive) - count + 2))
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        values = parameters[0] * odds + parameters[1]
+        residuals = (expit(values) - smoothed) / len(values)
+        return float(np.mean(np.logaddexp(0, values) - smoothed * values)), np.array(
+            [residuals @ odds, residuals.sum()]
+        )
+
+    bounds = [(MIN_SLOPE, None), (None, None)]
+    fit = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds)
+    slope, intercept = fit.x.tolist()
+    return slope, intercept
+
+
+def calibrate_visibility(probabilities: ArrayLike, calibration: tuple[float, float]) -> Floats:
+    """Apply slope and intercept of `fit_visibility_calibration` to probabilities; NaN stays NaN."""
+    from scipy.special import expit, logit
+
+    slope, intercept = calibration
+    clipped = np.clip(np.asarray(probabilities, np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    return np.asarray(expit(slope * logit(clipped) + intercept))
 
 
 @dataclass(frozen=True)

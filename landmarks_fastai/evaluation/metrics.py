@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schema import Groups, LandmarkSchema
 
 Floats = NDArray[np.float64]
 
@@ -105,12 +105,29 @@ def inter_ocular_distance(true: ArrayLike, schema: LandmarkSchema) -> Floats:
         (N,) pixels; NaN where an eye landmark is unlabeled, the eyes coincide or the schema has no eyes.
     """
     true = _as_points(true)
-    if schema.eyes is None:
-        return np.full(len(true), np.nan)
-    # a plain mean, which is NaN if one landmark is unlabeled: the mean of the others is not the eye's center
-    first, second = (true[:, schema.indices(eye)].mean(axis=1) for eye in schema.eyes)
-    distance = np.hypot(*np.moveaxis(first - second, -1, 0))
-    return np.where(distance > 0, distance, np.nan)
+    return np.full(len(true), np.nan) if schema.eyes is None else _group_distance(true, schema, schema.eyes)
+
+
+def normalizing_distance(true: ArrayLike, schema: LandmarkSchema) -> Floats:
+    """Return the distance by which the errors of each face are divided.
+
+    The distance between the means of the two groups of landmarks that the schema names for it, by default the
+    eyes; `box_size` if it names none.
+
+    Parameters
+    ----------
+    true
+        (N, K, 2) points, (x, y) in pixels; NaN where unlabeled.
+    schema
+        Names of the K landmarks.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        (N,) pixels; NaN where it is undefined.
+    """
+    groups = schema.distance_groups
+    return box_size(true) if groups is None else _group_distance(_as_points(true), schema, groups)
 
 
 def box_size(true: ArrayLike) -> Floats:
@@ -287,6 +304,14 @@ def _as_points(points: ArrayLike) -> Floats:
     if array.ndim != 3 or array.shape[2] != 2:
         raise UserError(f"points must be (N, K, 2), not {array.shape}")
     return array
+
+
+def _group_distance(true: Floats, schema: LandmarkSchema, groups: Groups) -> Floats:
+    """Return the (N,) distances between the means of two groups of landmarks; NaN where 0 or unknown."""
+    # a plain mean, which is NaN if one landmark is unlabeled: the mean of the others is not the center
+    first, second = (true[:, schema.indices(group)].mean(axis=1) for group in groups)
+    distance = np.hypot(*np.moveaxis(first - second, -1, 0))
+    return np.where(distance > 0, distance, np.nan)
 
 
 def _labeled_differences(pred: ArrayLike, true: ArrayLike) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +24,10 @@ from landmarks_fastai.evaluation.metrics import (
     l1,
     mean_or_nan,
     nme,
+    normalizing_distance,
     rmse,
 )
+from landmarks_fastai.evaluation.visibility import VisibilityReport, evaluate_visibility
 from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.utils.text import format_count
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from landmarks_fastai.data.dataset import LandmarkDataset
     from landmarks_fastai.landmarks import Landmarks
 
-INTER_OCULAR, BOX = "inter_ocular", "box"
+INTER_OCULAR, BOX, LANDMARKS = "inter_ocular", "box", "landmarks"
 """Normalizers of the NME."""
 
 DIGITS = 6
@@ -56,6 +58,8 @@ class Scores:
         Mean NME for each normalizer, as a fraction.
     failure_rate_8, failure_rate_10, auc_8, auc_10
         At an NME of 0.08 and 0.10 with the report's normalizer.
+    nme
+        Mean NME with the report's normalizer, as a fraction.
     """
 
     faces: int
@@ -68,6 +72,7 @@ class Scores:
     failure_rate_10: float
     auc_8: float
     auc_10: float
+    nme: float
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,8 @@ class Report:
     schema
         Name of the schema.
     normalizer
-        "inter_ocular", or "box" if the schema has no eyes: the normalizer of `nme`, the failure rates and the
-        AUCs.
+        The normalizer of `nme`, the failure rates and the AUCs: "landmarks", the distance between the
+        landmarks that the schema names for it; if it names none, "inter_ocular"; if it has no eyes, "box".
     image_size
         Side of the evaluated images in pixels; all errors in pixels refer to images of this size.
     overall, complete, partial
@@ -118,8 +123,13 @@ class Report:
         Scores of each landmark, in the order of the schema.
     nme
         (N,) NME of each face as a fraction; NaN if it cannot be normalized.
+    distances
+        (N,) the normalizing distance of each face in pixels; NaN if it is undefined.
     calibration
         Calibration of the model's confidence; None if it does not estimate confidence.
+    visibility
+        Errors of visible and occluded landmarks, and scores of the predicted visibility; None if the labels
+        do not distinguish them.
     """
 
     schema: str
@@ -130,16 +140,23 @@ class Report:
     partial: Scores
     landmarks: tuple[LandmarkScores, ...]
     nme: Floats
+    distances: Floats
     calibration: Calibration | None = None
+    visibility: VisibilityReport | None = None
 
     @property
     def normalizer_name(self) -> str:
         """The normalizer in words, for tables and plots."""
-        return "box size" if self.normalizer == BOX else "inter-ocular distance"
+        names = {
+            BOX: "box size",
+            INTER_OCULAR: "inter-ocular distance",
+            LANDMARKS: "normalizing distance of the schema",
+        }
+        return names[self.normalizer]
 
     def mean_nme(self, scores: Scores) -> float:
         """Return the mean NME of a group of faces with the report's normalizer."""
-        return scores.nme_box if self.normalizer == BOX else scores.nme_inter_ocular
+        return scores.nme
 
     def worst(self, n: int) -> tuple[int, ...]:
         """Return the indices of the `n` faces with the largest NME, the largest first."""
@@ -164,6 +181,8 @@ class Report:
             "landmarks": [_to_plain(asdict(scores)) for scores in self.landmarks],
             "calibration": None if self.calibration is None else _to_plain(asdict(self.calibration)),
         }
+        if self.visibility is not None:
+            entries["visibility"] = self.visibility.to_dict()
         if per_face:
             entries["nme"] = [_rounded(value) for value in self.nme.tolist()]
         return entries
@@ -186,9 +205,10 @@ def evaluate_dataset(predicted: Landmarks, dataset: LandmarkDataset) -> Report:
         See `Landmarks.select` and `evaluate_landmarks`.
     """
     selected = predicted.select(dataset.schema)
-    return evaluate_landmarks(
+    report = evaluate_landmarks(
         selected.points, dataset.points, dataset.schema, dataset.complete, dataset.size, selected.scales
     )
+    return replace(report, visibility=evaluate_visibility(selected, dataset))
 
 
 def evaluate_landmarks(
@@ -229,7 +249,8 @@ def evaluate_landmarks(
     _check_input(pred, true, schema, is_complete)
     inter_ocular_nme = nme(pred, true, inter_ocular_distance(true, schema))
     box_nme = nme(pred, true, box_size(true))
-    normalized = box_nme if schema.eyes is None else inter_ocular_nme
+    distances = normalizing_distance(true, schema)
+    normalized = nme(pred, true, distances)
 
     def scores(rows: NDArray[np.bool_]) -> Scores:
         return Scores(
@@ -243,19 +264,28 @@ def evaluate_landmarks(
             failure_rate_10=failure_rate(normalized[rows], 0.10),
             auc_8=auc(normalized[rows], 0.08),
             auc_10=auc(normalized[rows], 0.10),
+            nme=mean_or_nan(known_values(normalized[rows])),
         )
 
     return Report(
         schema=schema.name,
-        normalizer=BOX if schema.eyes is None else INTER_OCULAR,
+        normalizer=_normalizer(schema),
         image_size=image_size,
         overall=scores(np.ones(len(true), bool)),
         complete=scores(is_complete),
         partial=scores(~is_complete),
         landmarks=_landmark_scores(pred, true, schema.names),
         nme=normalized,
+        distances=distances,
         calibration=None if scales is None else measure_calibration(pred, true, scales, image_size),
     )
+
+
+def _normalizer(schema: LandmarkSchema) -> str:
+    """Return which distance `normalizing_distance` is; see `Report`."""
+    if schema.normalizer is not None:
+        return LANDMARKS
+    return BOX if schema.eyes is None else INTER_OCULAR
 
 
 def _check_input(pred: Floats, true: Floats, schema: LandmarkSchema, complete: NDArray[np.bool_]) -> None:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation.calibration import (
     CONFIDENCE_RADIUS,
+    calibrate_visibility,
     confidence_from_scale,
     fit_scale_factor,
+    fit_visibility_calibration,
     measure_calibration,
     scale_from_confidence,
 )
@@ -161,3 +163,39 @@ def test_calibration_of_mismatched_shapes_is_refused() -> None:
 def test_scale_from_confidence_inverts_confidence_from_scale(fraction: float, side: float) -> None:
     scale = fraction * side
     assert scale_from_confidence(confidence_from_scale(scale, side), side) == pytest.approx(scale, rel=1e-3)
+
+
+def test_visibility_calibration_recovers_slope_and_intercept() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 2, (400, 50))
+    targets = (rng.random(true.shape) < 1 / (1 + np.exp(-true))).astype(np.float64)
+    targets[0] = np.nan
+    overconfident = 1 / (1 + np.exp(-(3 * true - 1)))
+    slope, intercept = fit_visibility_calibration(overconfident, targets)
+    assert slope == pytest.approx(1 / 3, rel=0.05)
+    assert intercept == pytest.approx(1 / 3, rel=0.15)
+    calibrated = calibrate_visibility(overconfident, (slope, intercept))
+    np.testing.assert_allclose(calibrated, 1 / (1 + np.exp(-true)), atol=0.03)
+
+
+def test_visibility_calibration_of_separable_predictions_is_finite() -> None:
+    slope, intercept = fit_visibility_calibration([[0.2, 0.9, 0.8, 0.1]], [[0, 1, 1, 0]])
+    assert 0 < slope < 10
+    assert abs(intercept) < 10
+
+
+def test_visibility_calibration_of_reversed_predictions_keeps_the_order() -> None:
+    targets = np.tile([0, 1, 1, 1], 25)
+    slope, intercept = fit_visibility_calibration(np.tile([0.9, 0.2, 0.2, 0.2], 25), targets)
+    assert slope == pytest.approx(0.01)
+    assert 1 / (1 + np.exp(-intercept)) == pytest.approx(0.75, abs=0.02)
+
+
+@pytest.mark.parametrize("targets", [[[1, 1, np.nan]], [[0, 0, 0]], [[np.nan] * 3]])
+def test_visibility_calibration_without_both_labels_changes_nothing(targets: list[list[float]]) -> None:
+    assert fit_visibility_calibration([[0.2, 0.9, 0.8]], targets) == (1.0, 0.0)
+
+
+def test_visibility_calibration_of_model_without_visibility_changes_nothing() -> None:
+    assert fit_visibility_calibration([[np.nan, np.nan]], [[0, 1]]) == (1.0, 0.0)
+    assert np.isnan(calibrate_visibility([np.nan], (1.0, 0.0))).all()

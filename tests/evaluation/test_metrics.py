@@ -22,7 +22,7 @@ from landmarks_fastai.evaluation.metrics import (
     point_distances,
     rmse,
 )
-from landmarks_fastai.schema import IBUG68, KAGGLE15
+from landmarks_fastai.schemas import IBUG68, KAGGLE15
 
 NAN = math.nan
 

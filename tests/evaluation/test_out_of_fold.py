@@ -17,7 +17,8 @@ from landmarks_fastai.evaluation.out_of_fold import (
     write_out_of_fold,
 )
 from landmarks_fastai.landmarks import Landmarks
-from landmarks_fastai.schema import KAGGLE15, LandmarkSchema
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schemas import KAGGLE15
 
 ROWS = np.arange(4)
 

@@ -15,7 +15,8 @@ from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation.report import evaluate_dataset, evaluate_landmarks
 from landmarks_fastai.landmarks import Landmarks
-from landmarks_fastai.schema import KAGGLE15, LandmarkSchema
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schemas import KAGGLE15
 
 NAN = math.nan
 DIVERGED = PRED.copy()
