@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,11 @@ from landmarks_fastai.geometry import Crop
 from landmarks_fastai.schema import LandmarkSchema
 
 Floats = NDArray[np.float32]
+
+MIN_VISIBILITY = 0.5
+"""A landmark that is visible with a lower probability counts as occluded."""
+
+_OMITTED: Floats = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,9 @@ class Landmarks:
         The N crops in which the landmarks were predicted; None for labels.
     track_ids
         N track IDs; None outside videos.
+    visibility
+        (N, K) float32, the predicted probability that a landmark is visible, not occluded; NaN where the
+        model does not estimate it. For labels, 1 or 0, and NaN where it is not labeled. NaN if omitted.
 
     Raises
     ------
@@ -50,10 +58,13 @@ class Landmarks:
     scales: Floats
     crops: tuple[Crop, ...] | None = None
     track_ids: tuple[int, ...] | None = None
+    visibility: Floats = field(default_factory=lambda: _OMITTED)
 
     def __post_init__(self) -> None:
         """Check that the shapes are consistent."""
         n, k = len(self.points), len(self.schema)
+        if self.visibility is _OMITTED:
+            object.__setattr__(self, "visibility", np.full((n, k), np.nan, np.float32))  # frozen
         if self.points.shape != (n, k, 2):
             raise UserError(
                 f"schema {self.schema.name} needs points of shape (N, {k}, 2), not {self.points.shape}"
@@ -63,6 +74,8 @@ class Landmarks:
                 f"confidence and scales must be ({n}, {k}), not {self.confidence.shape} and"
                 f" {self.scales.shape}"
             )
+        if self.visibility.shape != (n, k):
+            raise UserError(f"visibility must be ({n}, {k}), not {self.visibility.shape}")
         for name, values in (("crops", self.crops), ("track_ids", self.track_ids)):
             if values is not None and len(values) != n:
                 raise UserError(f"{n} faces need {n} {name}, not {len(values)}")
@@ -74,6 +87,11 @@ class Landmarks:
         array = array[None] if array.ndim == 2 else array
         unknown = np.full(array.shape[:2], np.nan, np.float32)
         return cls(array, schema, unknown, unknown)
+
+    @property
+    def occluded(self) -> NDArray[np.bool_]:
+        """(N, K) mask of the landmarks that are more probably occluded than visible; False if unknown."""
+        return np.asarray(self.visibility < MIN_VISIBILITY)
 
     @classmethod
     def empty(cls, schema: LandmarkSchema) -> Landmarks:
@@ -97,6 +115,7 @@ class Landmarks:
             np.concatenate([part.scales for part in parts]),
             None if None in crops else tuple(crop for part in crops for crop in part or ()),
             None if None in track_ids else tuple(track_id for part in track_ids for track_id in part or ()),
+            np.concatenate([part.visibility for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -117,6 +136,7 @@ class Landmarks:
             self.scales[chosen],
             None if self.crops is None else tuple(self.crops[i] for i in chosen.tolist()),
             None if self.track_ids is None else tuple(self.track_ids[i] for i in chosen.tolist()),
+            self.visibility[chosen],
         )
 
     def select(self, schema: LandmarkSchema) -> Landmarks:
@@ -142,4 +162,5 @@ class Landmarks:
             self.scales[:, columns],
             self.crops,
             self.track_ids,
+            self.visibility[:, columns],
         )

@@ -181,3 +181,33 @@ def test_select_of_missing_landmark_raises() -> None:
         "the model predicts the landmarks of three, which has no 'd' (2 of the 3 landmarks of other are"
         " missing); choose other data"
     )
+
+
+# --- visibility ----------------------------------------------------------------------------------
+
+
+def test_visibility_is_nan_if_omitted() -> None:
+    for landmarks in (
+        make_landmarks(2),
+        Landmarks.empty(SCHEMA),
+        Landmarks.from_points([[0, 1]] * 3, SCHEMA),
+    ):
+        assert landmarks.visibility.shape == (len(landmarks), 3)
+        assert np.isnan(landmarks.visibility).all()
+        assert not landmarks.occluded.any()
+
+
+def test_visibility_follows_indexing_concatenation_and_selection() -> None:
+    flags = np.array([[0.1, 0.5, 0.9], [0.2, 0.4, 0.7]], np.float32)
+    faces = replace(make_landmarks(2), visibility=flags)
+    np.testing.assert_array_equal(faces[[1]].visibility, flags[[1]])
+    joined = Landmarks.concatenate([faces, make_landmarks(1)], SCHEMA)
+    np.testing.assert_array_equal(joined.visibility, [*flags, [np.nan] * 3])
+    selected = faces.select(LandmarkSchema("two", ("c", "a")))
+    np.testing.assert_array_equal(selected.visibility, flags[:, [2, 0]])
+    assert faces.occluded.tolist() == [[True, False, False], [True, True, False]]
+
+
+def test_visibility_of_wrong_shape_is_error() -> None:
+    with pytest.raises(UserError, match="visibility"):
+        replace(make_landmarks(2), visibility=np.zeros((2, 2), np.float32))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.geometry import Crop, extract_crop, fit_similarity, to_complex
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.utils.images import read_image
 
 FROM_68 = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.inference.backends import onnx_backend, torch_backend
+from landmarks_fastai.inference.backends import onnx_backend, pixel_network_of, torch_backend
 from landmarks_fastai.model_files.header import HEADER_KEY, ModelHeader
 from landmarks_fastai.model_files.loading import LoadedModel, open_model
 from landmarks_fastai.utils.files import atomic_write
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OPSET = 17
 
 TOLERANCE = 0.01
-"""Largest accepted difference between ONNX Runtime and torch, pixels."""
+"""Largest accepted difference between ONNX Runtime and torch, in pixels, and in percent of visibility."""
 
 CHECKED_BATCH_SIZES = (1, 3)
 
@@ -37,7 +37,8 @@ def export_onnx(network: nn.Module, header: ModelHeader, path: str | Path) -> No
 
     The input "image" is (N, C, S, S) float32 with values from 0 to 255; the output "points" is (N, K, 2)
     float32, (x, y) in pixels of the input. If the network predicts Laplace scales, the output "scales" is
-    (N, K) float32, in the same pixels. N is dynamic. The header is stored in the metadata.
+    (N, K) float32, in the same pixels; if it predicts visibility, the output "visibility" is (N, K) float32,
+    the calibrated probability that a landmark is visible. N is dynamic. The header is stored in the metadata.
 
     Parameters
     ----------
@@ -88,14 +89,10 @@ def _export_graph(network: nn.Module, header: ModelHeader, path: Path) -> None:
     """Export the network with pixel normalization before it and the conversion to pixels after it."""
     import torch
 
-    from landmarks_fastai.networks.build import PixelNetwork
-
-    pixel_network = PixelNetwork(
-        network, header.mean, header.std, header.input_size, header.scale_factor
-    ).eval()
+    pixel_network = pixel_network_of(network, header)
     example = torch.zeros(2, header.channels, header.input_size, header.input_size)
     with torch.inference_mode():
-        outputs = ["points", "scales"][: len(pixel_network(example))]
+        outputs = pixel_network.output_names(len(pixel_network(example)))
     with warnings.catch_warnings():
         # the newer exporter (dynamo=True) takes ten times as long, needs onnxscript and stores the paths of
         # the user's source files in the model; the older one only warns that it is deprecated
@@ -113,13 +110,21 @@ def _export_graph(network: nn.Module, header: ModelHeader, path: Path) -> None:
 
 
 def _max_difference(network: nn.Module, header: ModelHeader, exported: LoadedModel) -> float:
-    """Return the largest difference between torch and ONNX Runtime on random images, in pixels."""
+    """Return the largest difference between torch and ONNX Runtime on random images.
+
+    In pixels; a difference of 1 % in the probability of visibility counts as 1.
+    """
     backends = torch_backend(network, header, "cpu"), onnx_backend(exported)[0]
     rng = np.random.default_rng(0)
     largest = 0.0
     for batch_size in CHECKED_BATCH_SIZES:
         shape = (batch_size, header.input_size, header.input_size, header.channels)
         crops = rng.integers(0, 256, shape, dtype=np.uint8)
-        for expected, actual in zip(*(backend(crops) for backend in backends), strict=True):
-            largest = float(np.maximum(largest, np.abs(expected - actual).max()))  # np.maximum keeps NaN
+        differences = [
+            np.abs(expected - actual).max()
+            for expected, actual in zip(*(backend(crops) for backend in backends), strict=True)
+        ]
+        if header.predicts_visibility:
+            differences[-1] *= 100
+        largest = float(np.max([largest, *differences]))  # np.max keeps NaN
     return largest

@@ -11,7 +11,9 @@ from landmarks_fastai.evaluation.calibration import confidence_from_scale
 from landmarks_fastai.landmarks import Landmarks
 
 
-def average_landmarks(predictions: Sequence[Landmarks]) -> Landmarks:
+def average_landmarks(
+    predictions: Sequence[Landmarks], included: NDArray[np.bool_] | None = None
+) -> Landmarks:
     """Average predictions of the same faces by several models or passes, weighted by inverse variance.
 
     A point with Laplace scale b has weight ``1 / b²``, which minimizes the variance of the mean if the errors
@@ -19,12 +21,14 @@ def average_landmarks(predictions: Sequence[Landmarks]) -> Landmarks:
 
     The scale of the mean is the weighted mean of the scales. That is exact if the errors are fully
     correlated, and otherwise too large, by a factor of at most √n for n predictions; the correlation is not
-    known.
+    known. Visibility is the mean of the predictions that estimate it.
 
     Parameters
     ----------
     predictions
-        One or more, of the same N faces and K landmarks.
+        P ≥ 1, of the same N faces and K landmarks.
+    included
+        (P, N) mask of the predictions that count for each face, at least one per face. None: all.
 
     Returns
     -------
@@ -34,6 +38,10 @@ def average_landmarks(predictions: Sequence[Landmarks]) -> Landmarks:
     points = np.stack([one.points for one in predictions]).astype(np.float64)
     scales = np.stack([one.scales for one in predictions]).astype(np.float64)
     weights = np.where(np.isfinite(scales).all(axis=0), scales**-2.0, 1.0)
+    visibility = np.stack([one.visibility for one in predictions])
+    if included is not None:
+        weights *= included[..., None]
+        visibility = np.where(included[..., None], visibility, np.nan)
     weights /= weights.sum(axis=0)
     last = predictions[-1]
     mean_scales = (weights * scales).sum(axis=0).astype(np.float32)
@@ -44,7 +52,17 @@ def average_landmarks(predictions: Sequence[Landmarks]) -> Landmarks:
         confidence_of(mean_scales, sides),
         mean_scales,
         last.crops,
+        visibility=mean_visibility(visibility),
     )
+
+
+def mean_visibility(predictions: Sequence[NDArray[np.float32]] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean of the known probabilities, (N, K); NaN where none is known."""
+    stacked = np.stack([values.astype(np.float64) for values in predictions])
+    known = np.isfinite(stacked)
+    total = np.where(known, stacked, 0).sum(axis=0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+        return np.asarray(total / known.sum(axis=0), np.float32)
 
 
 def confidence_of(scales: NDArray[np.float32], sides: NDArray[np.generic]) -> NDArray[np.float32]:

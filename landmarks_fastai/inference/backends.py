@@ -15,11 +15,14 @@ from landmarks_fastai.model_files.loading import LoadedModel
 if TYPE_CHECKING:
     from torch import nn
 
+    from landmarks_fastai.networks.build import PixelNetwork
+
 Floats = NDArray[np.float32]
 
 Backend = Callable[[NDArray[np.uint8]], tuple[Floats, ...]]
-"""Maps (B, S, S, C) uint8 crops to (B, K, 2) points in pixels of the crops and, if the model estimates
-confidence, (B, K) Laplace scales of the error along each axis, in the same pixels."""
+"""Maps (B, S, S, C) uint8 crops to (B, K, 2) points in pixels of the crops; if the model estimates
+confidence, also to (B, K) Laplace scales of the error along each axis, in the same pixels; and if it predicts
+visibility (`ModelHeader.predicts_visibility`), last to (B, K) probabilities that a landmark is visible."""
 
 
 def resolve_device(device: str) -> str:
@@ -46,15 +49,22 @@ def resolve_device(device: str) -> str:
     return name
 
 
+def pixel_network_of(network: nn.Module, header: ModelHeader) -> PixelNetwork:
+    """Return a network with the normalization and calibration of its header, in eval mode."""
+    from landmarks_fastai.networks.build import PixelNetwork
+
+    visibility = header.visibility_calibration if header.predicts_visibility else None
+    wrapped = PixelNetwork(
+        network, header.mean, header.std, header.input_size, header.scale_factor, visibility
+    )
+    return wrapped.eval()
+
+
 def torch_backend(network: nn.Module, header: ModelHeader, device: str) -> Backend:
     """Return a backend that runs a torch network on `device`."""
     import torch
 
-    from landmarks_fastai.networks.build import PixelNetwork
-
-    pixel_network = PixelNetwork(
-        network, header.mean, header.std, header.input_size, header.scale_factor
-    ).eval()
+    pixel_network = pixel_network_of(network, header)
     pixel_network = pixel_network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
@@ -70,7 +80,7 @@ def onnx_backend(model: LoadedModel) -> tuple[Backend, str]:
     """Return a backend that runs an ONNX Runtime session (normalization included), and its device."""
     session: Any = model.session
     available = [output.name for output in session.get_outputs()]
-    outputs = [name for name in ("points", "scales") if name in available]
+    outputs = [name for name in ("points", "scales", "visibility") if name in available]
 
     def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
         images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32)

@@ -40,6 +40,11 @@ class Ensemble(Predictor):
         return f"mean of {len(self._members)} models"
 
     @property
+    def predicts_visibility(self) -> bool:
+        """Whether any of the models predicts visibility."""
+        return any(member.predicts_visibility for member in self._members)
+
+    @property
     def synthetic(self) -> bool:
         """Whether any of the models was trained on synthetic data."""
         return any(member.synthetic for member in self._members)

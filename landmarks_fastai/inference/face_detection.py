@@ -1,4 +1,4 @@
-"""Face detectors by name.
+"""Face detectors by name, and the search for objects that are not faces.
 
 To add a detector: 1. write a module in `landmarks_fastai.inference.detectors` with an `open_…` function that
 takes the cache folder and a progress callback and returns a `Detector`; 2. add one line to `DETECTORS`; 3.
@@ -20,13 +20,16 @@ from landmarks_fastai.inference.detectors.base import Detections, Detector
 from landmarks_fastai.inference.detectors.centerface import open_centerface
 from landmarks_fastai.inference.detectors.dlib import open_dlib
 from landmarks_fastai.inference.detectors.yunet import open_yunet
-from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.inference.image_search import open_image_search
+from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.utils.download import default_cache_dir
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.utils.text import suggest
 
 AUTO = "auto"
 NO_DETECTOR = "none"
+SEARCH = "search"
 DEFAULT_DETECTOR = "centerface"
 
 
@@ -48,32 +51,50 @@ DETECTORS: Mapping[str, Callable[[Path, Progress | None], Detector]] = {
 }
 
 
-def choose_detector(name: str, schema: LandmarkSchema) -> str:
-    """Return `name`; for "auto", the default face detector if the schema has eyes, else "none"."""
+def choose_detector(name: str, header: ModelHeader) -> str:
+    """Return `name`; for "auto", the default face detector if the landmarks include eyes.
+
+    Else "search", but "none" for a model that was trained on the center crops of images, and for one without
+    a mean shape, which cannot search.
+    """
     if name != AUTO:
         return name
-    return NO_DETECTOR if schema.eyes is None else DEFAULT_DETECTOR
+    if header.landmark_schema.eyes is not None:
+        return DEFAULT_DETECTOR
+    trained_on_center_crops = header.config.get("data", {}).get("crop") == "image"
+    return NO_DETECTOR if trained_on_center_crops or header.mean_shape is None else SEARCH
 
 
-def open_detector(name: str, cache: Path | None = None, progress: Progress | None = None) -> Detector:
+def open_detector(
+    name: str,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    predictor: Predictor | None = None,
+) -> Detector:
     """Open a detector by name.
 
     Parameters
     ----------
     name
-        One of `DETECTORS`.
+        One of `DETECTORS`, or "search".
     cache
         Folder for downloads; the user's cache folder if None.
     progress
         Called with the bytes downloaded and in total.
+    predictor
+        The model that searches, for "search".
 
     Raises
     ------
     UserError
-        If there is no such detector, or its package is not installed.
+        If there is no such detector, its package is not installed, or "search" has no model that can search.
     RunError, UserError
         See `download_yunet`, for "yunet".
     """
+    if name == SEARCH:
+        if predictor is None or predictor.header.mean_shape is None:
+            raise UserError("--detector search: needs a model with a mean shape; train it again")
+        return open_image_search(predictor)
     if name not in DETECTORS:
-        raise UserError(f"--detector {name}: no such detector; {suggest(name, DETECTORS)}")
+        raise UserError(f"--detector {name}: no such detector; {suggest(name, [*DETECTORS, SEARCH])}")
     return DETECTORS[name](default_cache_dir() if cache is None else cache, progress)

@@ -9,14 +9,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from landmarks_fastai.data.image_array import ImageArray
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.geometry import Crop, center_crop, crop_distance, extract_crop, fit_crop
+from landmarks_fastai.geometry import (
+    Crop,
+    center_crop,
+    crop_distance,
+    extract_crop,
+    fit_crop,
+    square_crop,
+)
 from landmarks_fastai.inference.averaging import average_landmarks, confidence_of
 from landmarks_fastai.inference.backends import Backend, onnx_backend, resolve_device, torch_backend
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schemas.sides import unpaired_names
 from landmarks_fastai.utils.images import MAX_PIXELS
 
 Floats = NDArray[np.float32]
@@ -89,6 +98,11 @@ class Predictor:
         return self.header.synthetic
 
     @property
+    def predicts_visibility(self) -> bool:
+        """Whether the model predicts the probability that a landmark is visible."""
+        return self.header.predicts_visibility
+
+    @property
     def default_refine(self) -> int:
         """Number of refinement passes measured to be best; 0 if the model has no mean shape."""
         return REFINEMENT_PASSES if self.header.mean_shape is not None else 0
@@ -120,7 +134,7 @@ class Predictor:
         Raises
         ------
         UserError
-            If a box is empty, not finite or entirely outside the image; if `flip` is set and the schema has
+            If a box cannot be used (`crops_from_boxes`); if `flip` is set and the schema has
             no flip pairs; if `refine` is set and the model has no mean shape.
         """
         return self.predict_crops(image, crops_from_boxes(image, boxes), flip, refine)
@@ -138,10 +152,10 @@ class Predictor:
                 for points, crop in zip(passes[-1].points, crops, strict=True)
             ]
             passes.append(self._predict_faces([(image, crop) for crop in crops], batch_size=64, flip=flip))
-        *earlier, last = passes
-        if not earlier or not np.isfinite(last.scales).all():
+        last = passes[-1]
+        if len(passes) == 1 or not np.isfinite(last.scales).all():
             return last
-        return average_landmarks([*(_keep_similar_crops(one, last) for one in earlier), last])
+        return average_landmarks(passes, np.stack([_have_similar_crops(one, last) for one in passes]))
 
     def crop_around(self, points: NDArray[np.floating]) -> Crop | None:
         """Return the crop in which (K, 2) landmarks lie as in training.
@@ -152,13 +166,15 @@ class Predictor:
         crop = fit_crop(points, np.array(self.header.mean_shape))
         return crop if crop is not None and crop.side**2 <= MAX_PIXELS else None
 
-    def predict_batch(self, images: Image, batch_size: int = 64, flip: bool = False) -> Landmarks:
+    def predict_batch(
+        self, images: Image | ImageArray, batch_size: int = 64, flip: bool = False
+    ) -> Landmarks:
         """Predict the landmarks of square images of one face each, such as the rows of a data set.
 
         Parameters
         ----------
         images
-            (N, S, S, C) uint8, C = 1 or 3.
+            (N, S, S, C) uint8, C = 1 or 3. An `ImageArray` is loaded one batch at a time.
         batch_size
             Number of images in one forward pass.
         flip
@@ -172,41 +188,58 @@ class Predictor:
         if images.ndim != 4 or images.shape[1] != images.shape[2]:
             raise UserError(f"images must be (N, S, S, C), not {images.shape}")
         whole = Crop(0, 0, images.shape[1])
-        return self._predict_faces([(image, whole) for image in images], batch_size=batch_size, flip=flip)
+        return Landmarks.concatenate(
+            [
+                self._predict_faces([(image, whole) for image in batch], batch_size, flip)
+                for batch in ImageArray.of(images).blocks(batch_size)
+            ],
+            self.schema,
+        )
 
     def _predict_faces(self, faces: Sequence[tuple[Image, Crop]], batch_size: int, flip: bool) -> Landmarks:
         """Predict the landmarks of faces, each given by an image and a crop of it."""
         if flip and not self.schema.flip_pairs:
             raise UserError(f"--flip: schema {self.schema.name} has no flip pairs; remove --flip")
+        if flip and (unpaired := unpaired_names(self.schema)):
+            raise UserError(f"--flip: {unpaired[0]!r} has no partner in mirrored images; remove --flip")
         size, channels = self.header.input_size, self.header.channels
         points = np.empty((len(faces), len(self.schema), 2), np.float32)
-        scales = np.empty(points.shape[:2], np.float32)
+        scales, visibility = np.empty((2, *points.shape[:2]), np.float32)
         for start in range(0, len(faces), batch_size):
             batch = faces[start : start + batch_size]
             crops = np.stack([extract_crop(image, crop, size, channels) for image, crop in batch])
-            crop_points, crop_scales = self._run_with_flip(crops) if flip else self._run(crops)
+            crop_points, crop_scales, crop_visibility = (self._run_with_flip if flip else self._run)(crops)
+            visibility[start : start + len(batch)] = crop_visibility
             for row, (_, crop) in enumerate(batch):
                 points[start + row] = crop.to_image(crop_points[row], size)
                 scales[start + row] = crop_scales[row] * (crop.side / size)
         sides = np.array([crop.side for _, crop in faces])
         return Landmarks(
-            points, self.schema, confidence_of(scales, sides), scales, tuple(crop for _, crop in faces)
+            points,
+            self.schema,
+            confidence_of(scales, sides),
+            scales,
+            tuple(crop for _, crop in faces),
+            visibility=visibility,
         )
 
-    def _run(self, crops: Image) -> tuple[Floats, Floats]:
-        """Return the (B, K, 2) points and (B, K) scales of a batch of crops; unknown scales are NaN."""
-        points, *scales = self._backend(crops)
-        return points, scales[0] if scales else np.full(points.shape[:2], np.nan, np.float32)
+    def _run(self, crops: Image) -> tuple[Floats, Floats, Floats]:
+        """Return the (B, K, 2) points, (B, K) scales and (B, K) visibility of crops; NaN where unknown."""
+        points, *others = self._backend(crops)
+        unknown = np.full(points.shape[:2], np.nan, np.float32)
+        visibility = others.pop() if self.predicts_visibility else unknown
+        return points, others[0] if others else unknown, visibility
 
-    def _run_with_flip(self, crops: Image) -> tuple[Floats, Floats]:
+    def _run_with_flip(self, crops: Image) -> tuple[Floats, Floats, Floats]:
         """Average the prediction with that on the mirrored crops."""
-        points, scales = self._run(crops)
-        mirrored_points, mirrored_scales = self._run(np.ascontiguousarray(crops[:, :, ::-1]))
+        points, *others = self._run(crops)
+        mirrored_points, *mirrored = self._run(np.ascontiguousarray(crops[:, :, ::-1]))
         size = self.header.input_size
         # the label bias does not change sides when a crop is mirrored
         mirrored_points[..., 0] = size - 1 - mirrored_points[..., 0] + 2 * self.header.label_bias * size
         order, half = list(self.schema.flip_index), np.float32(0.5)
-        return (points + mirrored_points[:, order]) * half, (scales + mirrored_scales[:, order]) * half
+        scales, visibility = ((a + b[:, order]) * half for a, b in zip(others, mirrored, strict=True))
+        return (points + mirrored_points[:, order]) * half, scales, visibility
 
 
 def crops_from_boxes(image: Image, boxes: ArrayLike | None) -> list[Crop]:
@@ -222,8 +255,8 @@ def crops_from_boxes(image: Image, boxes: ArrayLike | None) -> list[Crop]:
     Raises
     ------
     UserError
-        If the image or the boxes have another shape, or a box is empty, not finite, outside the image or too
-        large.
+        If the image or the boxes have another shape, or a box is empty, not finite, a fraction of a pixel at
+        the origin, outside the image or too large.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
         raise UserError(
@@ -242,28 +275,27 @@ def crops_from_boxes(image: Image, boxes: ArrayLike | None) -> list[Crop]:
         name = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
         if not np.isfinite((x0, y0, x1, y1)).all() or x1 <= x0 or y1 <= y0:
             raise UserError(f"{name}: its edges must be finite, with x0 < x1 and y0 < y1")
+        if x0 >= 0 and y0 >= 0 and x1 <= 1 and y1 <= 1:
+            edges = (x0 * width, y0 * height, x1 * width, y1 * height)
+            raise UserError(
+                f"{name}: these are fractions of the image, not pixels; here, they stand for"
+                f" {','.join(f'{edge:.0f}' for edge in edges)}"
+            )
         if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
             raise UserError(f"{name}: outside the image of {width} x {height} pixels")
-        side = max(x1 - x0, y1 - y0)
-        if side**2 > MAX_PIXELS:
+        crop = square_crop(x0, y0, x1, y1)
+        if crop.side**2 > MAX_PIXELS:
             raise UserError(
                 f"{name}: more than {MAX_PIXELS // 10**6} million pixels; draw the box around one face"
             )
-        crops.append(Crop((x0 + x1 - side) / 2, (y0 + y1 - side) / 2, side))
+        crops.append(crop)
     return crops
 
 
-def _keep_similar_crops(earlier: Landmarks, last: Landmarks) -> Landmarks:
-    """Return an earlier pass, with the faces whose crop changed too much replaced by the last pass."""
-    assert earlier.crops is not None
+def _have_similar_crops(one: Landmarks, last: Landmarks) -> NDArray[np.bool_]:
+    """Return a (N,) mask of the faces whose crop in a pass is similar to that in the last pass."""
+    assert one.crops is not None
     assert last.crops is not None
-    pairs = zip(earlier.crops, last.crops, strict=True)
+    pairs = zip(one.crops, last.crops, strict=True)
     changes = [crop_distance(a, b) + math.radians(abs(a.roll - b.roll)) for a, b in pairs]
-    similar = np.array([change < MAX_CROP_CHANGE for change in changes], bool)[:, None]
-    return Landmarks(
-        np.where(similar[..., None], earlier.points, last.points),
-        last.schema,
-        np.where(similar, earlier.confidence, last.confidence),
-        np.where(similar, earlier.scales, last.scales),
-        last.crops,
-    )
+    return np.array([change < MAX_CROP_CHANGE for change in changes], bool)

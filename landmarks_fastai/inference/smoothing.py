@@ -38,6 +38,13 @@ SHAPE_CUTOFFS = Cutoffs(minimum=0.7, speed=25.0)
 """For each landmark relative to the centroid: most of the jitter, but little motion."""
 
 
+FULL_VISIBILITY = 0.9
+"""A landmark that is visible with at least this probability is smoothed like without visibility."""
+
+MIN_CUTOFF_FACTOR = 0.05
+"""Smallest factor of the cutoff of an occluded landmark, which must still follow the face."""
+
+
 class OneEuroFilter:
     """Low-pass filter whose cutoff increases with speed (Casiez et al. 2012, "1 € Filter", CHI).
 
@@ -102,7 +109,7 @@ class LandmarkSmoother:
 
     A head moves as a whole, and the mean of all landmarks locates it precisely: the centroid is filtered
     lightly, so that it does not lag, and the shape relative to it strongly. Landmarks with less confidence
-    than the median are filtered more strongly.
+    than the median, and landmarks that are probably occluded, are filtered more strongly.
     """
 
     def __init__(self) -> None:
@@ -110,7 +117,11 @@ class LandmarkSmoother:
         self._time: float | None = None
 
     def __call__(
-        self, points: NDArray[np.floating], time: float, confidence: NDArray[np.floating] | None = None
+        self,
+        points: NDArray[np.floating],
+        time: float,
+        confidence: NDArray[np.floating] | None = None,
+        visibility: NDArray[np.floating] | None = None,
     ) -> NDArray[np.float32]:
         """Smooth the landmarks of the next frame.
 
@@ -122,6 +133,8 @@ class LandmarkSmoother:
             Time of the frame in seconds.
         confidence
             (K,) confidence; None or NaN if unknown.
+        visibility
+            (K,) probability that a landmark is visible; None or NaN if unknown.
 
         Returns
         -------
@@ -136,7 +149,8 @@ class LandmarkSmoother:
         self._time = time
         centroid = positions[known].mean(axis=0)
         size = face_size(positions[known])
-        shape = self._shape(positions - centroid, elapsed, size, _cutoff_factor(confidence))
+        factor = np.minimum(_cutoff_factor(confidence), _visibility_factor(visibility))
+        shape = self._shape(positions - centroid, elapsed, size, factor)
         smoothed = self._centroid(centroid[None], elapsed, size) + shape
         return smoothed.astype(np.float32)
 
@@ -152,6 +166,19 @@ def _cutoff_factor(confidence: NDArray[np.floating] | None) -> Floats | float:
     values = confidence.astype(np.float64)
     median = np.median(values)
     return np.minimum(1.0, values / median) ** 2 if median > 0 else 1.0
+
+
+def _visibility_factor(visibility: NDArray[np.floating] | None) -> Floats | float:
+    """Return the squared ratio of each visibility to `FULL_VISIBILITY`, at most 1; 1 where it is unknown.
+
+    The smaller of this factor and that of the confidence is used, not their product, because an occluded
+    landmark usually has less confidence, too (benchmarks/visibility.md). Weighting the centroid by visibility
+    was tried as well; it moves when the weights change, and was not better.
+    """
+    if visibility is None:
+        return 1.0
+    ratios = visibility.astype(np.float64) / FULL_VISIBILITY
+    return np.asarray(np.clip(np.nan_to_num(ratios, nan=1.0) ** 2, MIN_CUTOFF_FACTOR, 1.0), np.float64)
 
 
 def face_size(points: NDArray[np.floating]) -> float:

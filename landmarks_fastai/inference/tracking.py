@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,10 +116,8 @@ class _Track:
         found = observation.landmarks
         points = found.points
         if self.smoother is not None:
-            points = self.smoother(points[0], time, found.confidence[0])[None]
-        self.landmarks = Landmarks(
-            points, found.schema, found.confidence, found.scales, found.crops, (self.track_id,)
-        )
+            points = self.smoother(points[0], time, found.confidence[0], found.visibility[0])[None]
+        self.landmarks = replace(found, points=points, track_ids=(self.track_id,))
 
 
 @dataclass
@@ -142,6 +140,8 @@ class Tracker:
         and its crops are used unchanged.
     detection_interval
         Number of frames from one detection to the next while all tracks are stable.
+    single
+        The detector finds one object at most, whose detection does not start a second track.
     """
 
     predictor: Predictor
@@ -149,6 +149,7 @@ class Tracker:
     smooth: bool = True
     follow: bool = True
     detection_interval: int = DETECTION_INTERVAL
+    single: bool = False
     detections: int = field(default=0, init=False)
     """Number of times the detector has run."""
 
@@ -207,6 +208,8 @@ class Tracker:
         self.detections += 1
         crops = self.detector(image).crops
         self._confirm(crops)
+        if self.single and self._tracks:
+            return
         new = [crop for crop in crops if self._is_free(crop, MATCH_DISTANCE)]
         candidates = [
             observed

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from landmarks_fastai.networks.coordinates import denormalize_points
 from landmarks_fastai.networks.heads import build_head
+from landmarks_fastai.networks.outputs import split_output
 from landmarks_fastai.networks.resnet import get_resnet, resnet_stages, stage_channels
 
 
@@ -17,7 +18,8 @@ class PixelNetwork(nn.Module):
     """A network with the normalization of its input and the conversion of its output to pixels.
 
     Maps (B, C, S, S) float32 images with values from 0 to 255 to (B, K, 2) points in pixels of these images
-    and, if the head predicts scales, (B, K) Laplace scales in the same unit.
+    and, if the head predicts them, (B, K) Laplace scales in the same unit and (B, K) probabilities that the
+    landmark is visible: a tuple with the names `output_names`.
 
     Parameters
     ----------
@@ -29,6 +31,8 @@ class PixelNetwork(nn.Module):
         S, side of the images in pixels.
     scale_factor
         Calibration factor by which the predicted scales are multiplied.
+    visibility
+        Slope and intercept that calibrate the log-odds of visibility; None if the head does not predict them.
     """
 
     mean: Tensor
@@ -41,19 +45,29 @@ class PixelNetwork(nn.Module):
         std: Sequence[float],
         size: int,
         scale_factor: float = 1.0,
+        visibility: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.size, self.scale_factor = network, size, scale_factor
+        self.visibility = visibility
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the points and, if the head predicts them, their scales."""
-        output: Tensor = self.network((image / 255 - self.mean) / self.std)
-        points = denormalize_points(output[..., :2], self.size)
-        if output.shape[-1] == 2:
-            return (points,)
-        return points, output[..., 2].exp() * (self.scale_factor * self.size)
+        """Return the points and, if the head predicts them, scales and visibility."""
+        output = split_output(self.network((image / 255 - self.mean) / self.std), self.visibility is not None)
+        parts = [denormalize_points(output.points, self.size)]
+        if output.log_scales.shape[-1]:
+            parts.append(output.log_scales[..., 0].exp() * (self.scale_factor * self.size))
+        if self.visibility is not None and output.visibility is not None:
+            slope, intercept = self.visibility
+            parts.append((slope * output.visibility + intercept).sigmoid())
+        return tuple(parts)
+
+    def output_names(self, count: int) -> list[str]:
+        """Return the names of the `count` tensors that `forward` returns."""
+        names = ["points", "scales"][: count - (self.visibility is not None)]
+        return names if self.visibility is None else [*names, "visibility"]
 
 
 def build_network(arch: str, head: Mapping[str, Any], n_landmarks: int, channels: int) -> nn.Module:
@@ -73,8 +87,9 @@ def build_network(arch: str, head: Mapping[str, Any], n_landmarks: int, channels
     Returns
     -------
     nn.Module
-        Maps (B, channels, S, S) float32 normalized images to (B, K, 2) float32 normalized points or, if the
-        head predicts scales, to (B, K, 3), see `landmarks_fastai.networks.heads`.
+        Maps (B, channels, S, S) float32 normalized images to the (B, K, C) float32 output of the head:
+        normalized points and, if it predicts them, log scales and log-odds of visibility, see
+        `landmarks_fastai.networks.heads`.
 
     Raises
     ------

@@ -8,11 +8,14 @@ Output of a head, float32:
 - (B, K, 3 + 2 N) from a head that classifies coordinates (SimCC), in training mode: the other values are the
   log-probabilities of N bins along x and of N bins along y.
 
+A head built with ``visibility=True`` appends one more value: the log-odds that the landmark is visible, not
+occluded. `outputs.split_output` takes an output apart.
+
 To add a head:
 
 1. Add a class of its options, with a `name`, to `config/options.py` and to the union `HeadConfig` there.
 2. Write a subclass of `Head` here. Its constructor takes the channels of the stages, K, the options by name,
-   and `scales`; its forward returns one of the outputs above.
+   `scales` and `visibility`; its forward returns one of the outputs above.
 3. Add it to `HEADS`.
 4. Name its submodules differently from those of other heads unless the weights are interchangeable, and give
    layers with one output per landmark K, 2 K or 4 K outputs, or extend `training.weight_transfer`. Nothing
@@ -63,22 +66,31 @@ class LinReluLinHead(Head):
         Width of the hidden layer.
     scales
         Also predict a log scale for each landmark.
+    visibility
+        Also predict the log-odds that each landmark is visible.
     """
 
     def __init__(
-        self, channels: tuple[int, ...], n_landmarks: int, hidden: int, scales: bool = False
+        self,
+        channels: tuple[int, ...],
+        n_landmarks: int,
+        hidden: int,
+        scales: bool = False,
+        visibility: bool = False,
     ) -> None:
         super().__init__()
         self.n_landmarks = n_landmarks
         self.hidden = nn.Linear(channels[-1], hidden)
         self.points = nn.Linear(hidden, 2 * n_landmarks)
         self.scales = _scale_layer(hidden, n_landmarks) if scales else None
+        self.visibility = nn.Linear(hidden, n_landmarks) if visibility else None
 
     def forward(self, stages: Stages) -> Tensor:
-        """Return (B, K, 2) points, or (B, K, 3) with log scales."""
+        """Return the (B, K, C) output described in the module's docstring."""
         hidden = functional.relu(self.hidden(stages[-1].mean((2, 3))))
         points = self.points(hidden).float().view(-1, self.n_landmarks, 2)
-        return points if self.scales is None else _with_log_scales(points, self.scales(hidden))
+        output = points if self.scales is None else _with_log_scales(points, self.scales(hidden))
+        return output if self.visibility is None else _with_logits(output, self.visibility(hidden))
 
     def initialize_output(self, mean_shape: Tensor) -> None:
         """Set the last layer to zero weights and the bias `mean_shape`."""
@@ -90,21 +102,25 @@ class LinearHead(Head):
 
     Parameters
     ----------
-    channels, n_landmarks, scales
+    channels, n_landmarks, scales, visibility
         See `LinReluLinHead`.
     """
 
-    def __init__(self, channels: tuple[int, ...], n_landmarks: int, scales: bool = False) -> None:
+    def __init__(
+        self, channels: tuple[int, ...], n_landmarks: int, scales: bool = False, visibility: bool = False
+    ) -> None:
         super().__init__()
         self.n_landmarks = n_landmarks
         self.points = nn.Linear(channels[-1], 2 * n_landmarks)
         self.scales = _scale_layer(channels[-1], n_landmarks) if scales else None
+        self.visibility = nn.Linear(channels[-1], n_landmarks) if visibility else None
 
     def forward(self, stages: Stages) -> Tensor:
-        """Return (B, K, 2) points, or (B, K, 3) with log scales."""
+        """Return the (B, K, C) output described in the module's docstring."""
         pooled = stages[-1].mean((2, 3))
         points = self.points(pooled).float().view(-1, self.n_landmarks, 2)
-        return points if self.scales is None else _with_log_scales(points, self.scales(pooled))
+        output = points if self.scales is None else _with_log_scales(points, self.scales(pooled))
+        return output if self.visibility is None else _with_logits(output, self.visibility(pooled))
 
     def initialize_output(self, mean_shape: Tensor) -> None:
         """Set the layer to zero weights and the bias `mean_shape`."""
@@ -117,17 +133,24 @@ class SoftArgmaxHead(Head):
     The expected position under a softmax over all cells is integral regression (Sun et al. 2018, "Integral
     Human Pose Regression"), also known as DSNT (Nibali et al. 2018, "Numerical Coordinate Regression with
     Convolutional Neural Networks"). Unlike pooling, it keeps spatial information. The log scale of a landmark
-    is the mean of a second map, weighted by the heatmap.
+    is the mean of a second map, weighted by the heatmap, and so are the log-odds that it is visible.
 
     Parameters
     ----------
-    channels, n_landmarks, scales
+    channels, n_landmarks, scales, visibility
         See `LinReluLinHead`.
     width
         Number of channels of the fused stages.
     """
 
-    def __init__(self, channels: tuple[int, ...], n_landmarks: int, width: int, scales: bool = False) -> None:
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        n_landmarks: int,
+        width: int,
+        scales: bool = False,
+        visibility: bool = False,
+    ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in channels)
         self.heatmaps = heatmap_layers(width, n_landmarks)
@@ -137,18 +160,18 @@ class SoftArgmaxHead(Head):
             self.scales = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), scale_map)
             assert scale_map.bias is not None
             nn.init.constant_(scale_map.bias, INITIAL_LOG_SCALE)
+        self.visibility = heatmap_layers(width, n_landmarks) if visibility else None
 
     def forward(self, stages: Stages) -> Tensor:
-        """Return (B, K, 2) points, or (B, K, 3) with log scales."""
+        """Return the (B, K, C) output described in the module's docstring."""
         fused = fuse_stages(stages, self.lateral)
-        heatmaps: Tensor = self.heatmaps(fused).float()
-        # softmax over both axes without a reshape, in which the ONNX export would lose the dimension K
-        mass = torch.exp(heatmaps - heatmaps.amax((2, 3), keepdim=True))
-        mass = mass / mass.sum((2, 3), keepdim=True)
-        points = torch.stack([_expected_position(mass.sum(2)), _expected_position(mass.sum(3))], -1)
-        if self.scales is None:
-            return points
-        return _with_log_scales(points, (mass * self.scales(fused)).sum((2, 3)))
+        mass = _softmax(self.heatmaps(fused).float())
+        output = torch.stack([_expected_position(mass.sum(2)), _expected_position(mass.sum(3))], -1)
+        if self.scales is not None:
+            output = _with_log_scales(output, (mass * self.scales(fused)).sum((2, 3)))
+        if self.visibility is not None:
+            output = _with_logits(output, _mean_at_landmark(self.visibility(fused), mass))
+        return output
 
 
 class SimCCHead(Head):
@@ -162,7 +185,7 @@ class SimCCHead(Head):
 
     Parameters
     ----------
-    channels, n_landmarks, width
+    channels, n_landmarks, width, visibility
         See `SoftArgmaxHead`.
     scales
         Also return log scales in eval mode; in training mode they are always returned.
@@ -171,7 +194,14 @@ class SimCCHead(Head):
     BINS_PER_CELL = 8
     """Number of bins along each axis per cell of the heatmap: two bins per pixel of the input."""
 
-    def __init__(self, channels: tuple[int, ...], n_landmarks: int, width: int, scales: bool = False) -> None:
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        n_landmarks: int,
+        width: int,
+        scales: bool = False,
+        visibility: bool = False,
+    ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(stage, width, 1) for stage in channels)
         self.heatmaps = heatmap_layers(width, n_landmarks)
@@ -185,10 +215,12 @@ class SimCCHead(Head):
             nn.init.dirac_(layer.weight)  # the untrained layer returns the marginals unchanged
             nn.init.zeros_(layer.bias)
         self.scales = scales
+        self.visibility = heatmap_layers(width, n_landmarks) if visibility else None
 
     def forward(self, stages: Stages) -> Tensor:
-        """Return (B, K, 2) points, or (B, K, 3) with log scales; in training mode (B, K, 3 + 2 N)."""
-        heatmaps: Tensor = self.heatmaps(fuse_stages(stages, self.lateral)).float()
+        """Return the (B, K, C) output described in the module's docstring."""
+        fused = fuse_stages(stages, self.lateral)
+        heatmaps: Tensor = self.heatmaps(fused).float()
         log_probabilities = []
         for axis, layer in zip((2, 3), self.cells, strict=True):
             marginal = heatmaps.logsumexp(axis)
@@ -202,8 +234,12 @@ class SimCCHead(Head):
         deviation = (along_x + along_y) / 4
         scaled = _with_log_scales(points, deviation.clamp(min=1e-4).log())
         if self.training:
-            return torch.cat([scaled, *log_probabilities], -1)
-        return scaled if self.scales else points
+            output = torch.cat([scaled, *log_probabilities], -1)
+        else:
+            output = scaled if self.scales else points
+        if self.visibility is None:
+            return output
+        return _with_logits(output, _mean_at_landmark(self.visibility(fused), _softmax(heatmaps)))
 
 
 class TwoProtocolHead(Head):
@@ -289,7 +325,7 @@ def fuse_stages(stages: Stages, lateral: nn.ModuleList) -> Tensor:
 
 
 def heatmap_layers(width: int, n_landmarks: int) -> nn.Sequential:
-    """Return the layers that map the fused stages to one heatmap per landmark."""
+    """Return the layers that map the fused stages to one map per landmark."""
     return nn.Sequential(
         nn.BatchNorm2d(width),
         nn.ReLU(),
@@ -298,6 +334,23 @@ def heatmap_layers(width: int, n_landmarks: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(width, n_landmarks, 1),
     )
+
+
+def _softmax(heatmaps: Tensor) -> Tensor:
+    """Return the softmax of (B, K, H, W) heatmaps over both axes.
+
+    Without a reshape, in which the ONNX export would lose the dimension K.
+    """
+    mass = torch.exp(heatmaps - heatmaps.amax((2, 3), keepdim=True))
+    return mass / mass.sum((2, 3), keepdim=True)
+
+
+def _mean_at_landmark(values: Tensor, mass: Tensor) -> Tensor:
+    """Return the (B, K) means of (B, K, H, W) maps, weighted by the distributions of the landmarks.
+
+    The weights are detached, so that visibility does not train the positions.
+    """
+    return (values.float() * mass.detach()).sum((2, 3))
 
 
 def bin_centers(bins: Tensor) -> Tensor:
@@ -333,3 +386,8 @@ def _scale_layer(width: int, n_landmarks: int) -> nn.Linear:
 def _with_log_scales(points: Tensor, log_scales: Tensor) -> Tensor:
     """Append (B, K) log scales, clamped to scales from 0.001 to 1 of the side, to (B, K, 2) points."""
     return torch.cat([points, log_scales.float().clamp(math.log(1e-3), 0.0)[..., None]], -1)
+
+
+def _with_logits(output: Tensor, logits: Tensor) -> Tensor:
+    """Append (B, K) log-odds of being visible to a (B, K, C) output."""
+    return torch.cat([output, logits.float()[..., None]], -1)

@@ -8,6 +8,7 @@ To add an augmentation:
 1. Add a class of its options, with a `name`, to `config/options.py` and to the union `AugmentConfig` there.
 2. Write a function of (images, points, size, options) here that returns images of side `size` and their
    points, and add it to `AUGMENTATIONS`. Images are (B, C, S, S) from 0 to 1, points (B, K, 2) pixels.
+   With visibility, points are (B, K, 3), see `LoadPoints`; pass the third value on.
 3. Transform the points by the matrix of the images, with `warp_points`, which also masks those that leave the
    image. Nothing fails if this is forgotten: the network is trained on wrong labels.
 4. Do not mirror in the function: `AugmentBatch` does it for the option classes in `_mirror_options`. Add the
@@ -59,9 +60,13 @@ def about_centers(matrix: Tensor, size_in: int, size_out: int) -> Tensor:
 
 
 def warp_points(points: Tensor, matrix: Tensor, size: int) -> Tensor:
-    """Transform (B, K, 2) points by (B, 3, 3) `matrix`; those outside an image of side `size` become NaN."""
-    moved = points @ matrix[:, :2, :2].transpose(1, 2) + matrix[:, None, :2, 2]
-    return moved.masked_fill(outside_square(moved, size)[..., None], math.nan)
+    """Transform (B, K, 2 or 3) points by (B, 3, 3) `matrix`; outside an image of side `size` they become NaN.
+
+    So does their visibility, the third value: a landmark that leaves the image is unlabeled.
+    """
+    moved = points[..., :2] @ matrix[:, :2, :2].transpose(1, 2) + matrix[:, None, :2, 2]
+    labels = torch.cat([moved, points[..., 2:]], -1)
+    return labels.masked_fill(outside_square(moved, size)[..., None], math.nan)
 
 
 def warp_images(images: Tensor, matrix: Tensor, size: int, noise: Tensor | None = None) -> Tensor:
@@ -95,7 +100,7 @@ def flip_horizontally(
     Parameters
     ----------
     images, points
-        (B, C, S, S), and (B, K, 2) pixels.
+        (B, C, S, S), and (B, K, 2) pixels, or (B, K, 3) with visibility.
     mirrored
         (B,) mask of the rows to mirror.
     flip_index
@@ -106,7 +111,7 @@ def flip_horizontally(
     size = images.shape[-1]
     swapped = points[:, list(flip_index)]
     x = size - 1 - swapped[..., 0] + 2 * label_bias * size
-    mirrored_points = torch.stack([x, swapped[..., 1]], -1)
+    mirrored_points = torch.cat([x[..., None], swapped[..., 1:]], -1)
     return (
         torch.where(_per_image(mirrored), images.flip(-1), images),
         torch.where(mirrored[:, None, None], mirrored_points, points),
@@ -161,11 +166,12 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     return functional.conv2d(flat, kernel[:, None, :, None], groups=len(kernel)).view_as(images)
 
 
-def erase(images: Tensor, area: Tensor, selected: Tensor) -> Tensor:
+def erase(images: Tensor, points: Tensor, area: Tensor, selected: Tensor) -> tuple[Tensor, Tensor]:
     """Cover a rectangle with noise in the rows that the (B,) mask `selected` selects.
 
     Random Erasing (Zhong et al. 2020) with aspect ratios from 0.3 to 3.3 and (B,) `area` as a fraction of the
-    image. Landmarks in the rectangle stay labeled, because an occluded landmark still has a position.
+    image. Landmarks in the rectangle stay labeled, because an occluded landmark still has a position, but
+    become occluded if the (B, K, 2 or 3) `points` have visibility.
     """
     size = images.shape[-1]
     aspect = torch.exp(_uniform(math.log(0.3), math.log(3.3), images))
@@ -177,7 +183,19 @@ def erase(images: Tensor, area: Tensor, selected: Tensor) -> Tensor:
     columns = (line >= left[:, None]) & (line < (left + width)[:, None])
     rows = (line >= top[:, None]) & (line < (top + height)[:, None])
     covered = rows[:, None, :, None] & columns[:, None, None, :] & _per_image(selected)
-    return torch.where(covered, torch.rand_like(images), images)
+    erased = torch.where(covered, torch.rand_like(images), images)
+    return erased, _occlude(points, covered[:, 0])
+
+
+def _occlude(points: Tensor, covered: Tensor) -> Tensor:
+    """Set the known visibility of (B, K, 3) points to 0 where the (B, S, S) mask `covered` is True."""
+    if points.shape[-1] == 2:
+        return points
+    x, y = (points[..., :2].nan_to_num().round().long().clamp(0, covered.shape[-1] - 1)).unbind(-1)
+    row = torch.arange(len(points), device=points.device)[:, None]
+    occluded = covered[row, y, x] & ~points[..., 2].isnan()
+    visibility = points[..., 2].masked_fill(occluded, 0.0)
+    return torch.cat([points[..., :2], visibility[..., None]], -1)
 
 
 def _uniform(low: float, high: float, images: Tensor) -> Tensor:
@@ -235,7 +253,8 @@ def standard(images: Tensor, points: Tensor, size: int, options: StandardAugment
     images = images + torch.randn_like(images) * _per_image(_uniform(0, HARD_NOISE, images) * select_hard())
     covered, area = select_hard(), _uniform(0.01, 0.1, images)
     area = torch.where(covered, _uniform(0.1, HARD_COVER, images), area)
-    images = erase(images, area, covered | (_uniform(0, 1, images) < options.erase))
+    selected = covered | (_uniform(0, 1, images) < options.erase)
+    images, points = erase(images, points, area, selected)
     return images.clamp(0, 1), points
 
 
@@ -245,7 +264,7 @@ def original(images: Tensor, points: Tensor, size: int, options: OriginalAugment
     Pixel values change first: brightness, contrast, color, sharpness and erasing. Then each image is resized
     to a random side up to `size`, placed at random, cropped, resized to `size`, and rotated.
     """
-    images = _original_pixels(images, options)
+    images, points = _original_pixels(images, points, options)
     side_in = images.shape[-1]
     side = _uniform(min(side_in, size), size, images)
     upright = torch.zeros(len(images), device=images.device)
@@ -260,7 +279,7 @@ def original(images: Tensor, points: Tensor, size: int, options: OriginalAugment
     return warp_images(images, matrix, size, noise), warp_points(points, matrix, size)
 
 
-def _original_pixels(images: Tensor, options: OriginalAugment) -> Tensor:
+def _original_pixels(images: Tensor, points: Tensor, options: OriginalAugment) -> tuple[Tensor, Tensor]:
     """Change brightness, contrast, saturation, hue and sharpness, and erase a rectangle."""
     jitter = options.jitter
     unchanged = torch.zeros(len(images), device=images.device)
@@ -270,7 +289,9 @@ def _original_pixels(images: Tensor, options: OriginalAugment) -> Tensor:
     images = adjust_color(images, saturation, _uniform(-min(jitter, 0.5), min(jitter, 0.5), images))
     images = adjust_sharpness(images.clamp(0, 1), _uniform(0, options.sharpness, images))
     all_rows = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    return erase(images, _uniform(options.erase / 2, options.erase, images), all_rows).clamp(0, 1)
+    area = _uniform(options.erase / 2, options.erase, images)
+    images, points = erase(images, points, area, all_rows)
+    return images.clamp(0, 1), points
 
 
 def identity(images: Tensor, points: Tensor, size: int, options: NoAugment) -> tuple[Tensor, Tensor]:
@@ -324,14 +345,15 @@ class AugmentBatch(ItemTransform):
         if self.flip and list(flip_index) == sorted(flip_index):
             raise UserError(
                 "augment.flip: the schema has no flip pairs, so left and right would be wrong in a mirrored"
-                " image; name the landmarks left_…/right_…, or set augment.flip=0"
+                " image; name the landmarks left_…/right_…, name the pairs in a schema file (`data"
+                " --schema-template` writes one, --schema uses it), or set augment.flip=0"
             )
         self.estimates_label_bias = self.flip > 0 and label_bias is None
         self.label_bias = label_bias or 0.0
         self.mirrored = torch.zeros(0, dtype=torch.bool)
 
     def augment(self, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Mirror and augment (B, C, S, S) images from 0 to 1 and their (B, K, 2) points in pixels."""
+        """Mirror and augment (B, C, S, S) images from 0 to 1 and their (B, K, 2 or 3) points in pixels."""
         self.mirrored = _uniform(0, 1, images) < self.flip
         images, points = flip_horizontally(images, points, self.mirrored, self.flip_index, self.label_bias)
         return AUGMENTATIONS[self.options.name](images, points, self.size, self.options)

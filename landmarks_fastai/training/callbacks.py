@@ -52,7 +52,7 @@ class LandmarkMetric(Metric):
     def accumulate(self, learn: Any) -> None:
         """Keep the points of a batch."""
         self.predicted.append(learn.pred.detach().as_subclass(Tensor)[..., :2].float().cpu())
-        self.labels.append(learn.y.detach().as_subclass(Tensor).float().cpu())
+        self.labels.append(learn.y.detach().as_subclass(Tensor)[..., :2].float().cpu())
 
     @property
     def value(self) -> float:

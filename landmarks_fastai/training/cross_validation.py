@@ -30,6 +30,7 @@ from landmarks_fastai.training.run import (
     TrainResult,
     changed_data_error,
     check_config,
+    data_notes,
     resume_run,
     train_run,
 )
@@ -129,9 +130,12 @@ def cross_validate(
     check_config(config)
     with lock_folder(folder):
         plan = _prepare(config, folder, cache=cache, reporter=reporter, progress=progress)
+        notes = data_notes(plan.dataset)
         _check_initial_model(plan)
         start_run_folder(folder, config)
         plan.write_state(0)
+        for note in notes:
+            plan.reporter.note(note)
         return _train_remaining(plan, 0)
 
 
@@ -228,6 +232,7 @@ def _train_fold(plan: _CrossValidation, number: int) -> TrainResult:
         cache=plan.cache,
         reporter=plan.reporter,
         overwrite=True,  # an interrupted run may have left files but no checkpoint
+        labels_checked=True,
         progress=plan.progress,
     )
 
@@ -238,7 +243,7 @@ def _evaluate_out_of_fold(plan: _CrossValidation) -> Report:
     predicted = []
     for number, split in enumerate(plan.splits, start=1):
         predictor = Predictor.open(fold_folder(plan.folder, number), plan.config.training.device)
-        predicted.append(predictor.predict_batch(plan.dataset.images[split.valid]))
+        predicted.append(predictor.predict_batch(plan.dataset.images.select(split.valid)))
         folds[split.valid] = number
     by_fold = np.concatenate([split.valid for split in plan.splits])
     landmarks = Landmarks.concatenate(predicted, plan.dataset.schema)[np.argsort(by_fold)]

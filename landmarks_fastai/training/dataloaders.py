@@ -1,7 +1,6 @@
 """fastai DataLoaders of a landmark data set.
 
-The images are held in memory once, as uint8, and each batch is indexed in one step, without Python code per
-row.
+The images are memory-mapped uint8, and each batch is indexed in one step, without Python code per row.
 """
 
 from __future__ import annotations
@@ -29,10 +28,13 @@ from PIL import Image
 from torch import Tensor
 
 from landmarks_fastai.config.options import TrainConfig
+from landmarks_fastai.data.annotations import OCCLUDED, VISIBLE
 from landmarks_fastai.data.dataset import LandmarkDataset
+from landmarks_fastai.data.image_array import ImageArray
 from landmarks_fastai.data.splits import Split
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.training.augmentation import AugmentBatch
+from landmarks_fastai.training.schema_checks import check_mirroring
 from landmarks_fastai.training.transforms import (
     LoadImage,
     LoadPoints,
@@ -68,7 +70,7 @@ IMAGENET_STATISTICS = PixelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.22
 """The statistics with which torchvision's pretrained weights were trained."""
 
 
-def pixel_statistics(images: NDArray[np.uint8], channels: int) -> PixelStatistics:
+def pixel_statistics(images: ImageArray, channels: int) -> PixelStatistics:
     """Return the statistics of (N, S, S, C) uint8 images; those of gray images are repeated for RGB."""
     # 500 images or more give three digits; converting all of them to floats would need a lot of memory
     sample = images[:: max(1, len(images) // 500)] / np.float32(255)
@@ -150,9 +152,20 @@ def image_block(dataset: LandmarkDataset, channels: int, size: int) -> Transform
     )
 
 
-def point_block(dataset: LandmarkDataset, size: int) -> TransformBlock:
-    """Return the block of the points; unlike fastai's, it has no half-pixel offset and keeps NaN."""
-    return TransformBlock(type_tfms=LoadPoints(dataset), batch_tfms=NormalizePoints(size))
+def point_block(dataset: LandmarkDataset, size: int, visibility: bool = False) -> TransformBlock:
+    """Return the block of the points; unlike fastai's, it has no half-pixel offset and keeps NaN.
+
+    With `visibility`, each point has a third value, see `LoadPoints`.
+    """
+    return TransformBlock(type_tfms=LoadPoints(dataset, visibility), batch_tfms=NormalizePoints(size))
+
+
+def learns_visibility(config: TrainConfig, dataset: LandmarkDataset, split: Split) -> bool:
+    """Return True if the network is to predict visibility: training labels are occluded and visible."""
+    if not config.model.visibility or dataset.visibility is None:
+        return False
+    flags = dataset.visibility[split.train]
+    return bool((flags == OCCLUDED).any() and (flags == VISIBLE).any())
 
 
 def build_dataloaders(
@@ -182,8 +195,9 @@ def build_dataloaders(
     Returns
     -------
     DataLoaders
-        Batches of (TensorImage (B, C, S, S), TensorPoint (B, K, 2)), both normalized; with `two_protocols`,
-        training batches have 2 K points.
+        Batches of (TensorImage (B, C, S, S), TensorPoint (B, K, 2)), both normalized; (B, K, 3) if the
+        network predicts visibility (`learns_visibility`). With `two_protocols`, training batches have 2 K
+        points.
 
     Raises
     ------
@@ -193,8 +207,9 @@ def build_dataloaders(
     """
     size = config.model.input_size
     batch_size = _batch_size(split, config)
+    points = point_block(dataset, size, learns_visibility(config, dataset, split))
     block = DataBlock(
-        blocks=(image_block(dataset, statistics.channels, size), point_block(dataset, size)),
+        blocks=(image_block(dataset, statistics.channels, size), points),
         get_items=lambda dataset: np.arange(len(dataset)),
         splitter=lambda items: (split.train, split.valid),
         batch_tfms=[
@@ -233,6 +248,7 @@ def _batch_augmentation(
     dataset: LandmarkDataset, split: Split, config: TrainConfig
 ) -> list[SplitProtocols | AugmentBatch]:
     """Return the transforms of training batches; the flip index covers both protocols if there are two."""
+    check_mirroring(dataset.schema, config.augment)
     flip_index = dataset.schema.flip_index
     if not config.model.two_protocols:
         return [AugmentBatch(config.augment, config.model.input_size, flip_index)]

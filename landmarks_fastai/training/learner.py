@@ -23,7 +23,7 @@ from landmarks_fastai.config.options import ModelConfig, OptimizerConfig, TrainC
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.splits import Split
 from landmarks_fastai.errors import RunError
-from landmarks_fastai.evaluation.metrics import box_size, inter_ocular_distance, nme, rmse
+from landmarks_fastai.evaluation.metrics import nme, normalizing_distance, rmse
 from landmarks_fastai.inference.backends import resolve_device
 from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.networks.coordinates import normalize_points
@@ -36,6 +36,7 @@ from landmarks_fastai.training.dataloaders import (
     IMAGENET_STATISTICS,
     PixelStatistics,
     build_dataloaders,
+    learns_visibility,
     pixel_statistics,
 )
 from landmarks_fastai.training.ema import ExponentialMovingAverage
@@ -73,27 +74,32 @@ def build_learner(config: TrainConfig, dataset: LandmarkDataset, split: Split, f
     if config.model.pretrained:
         statistics = IMAGENET_STATISTICS
     else:
-        statistics = pixel_statistics(dataset.images[split.train], dataset.channels)
+        statistics = pixel_statistics(dataset.images.select(split.train), dataset.channels)
     dls = build_dataloaders(dataset, split, config, statistics, path=folder, device=device)
-    learn = _vision_learner(config, dls, dataset, statistics.channels)
+    head = head_options(config.model, learns_visibility(config, dataset, split))
+    learn = _vision_learner(config, dls, dataset, statistics.channels, head)
     mean_shape = _mean_shape(dataset, split.train)
     learn.model[1].initialize_output(mean_shape)
     learn.remove_cbs([ProgressCallback])
     dtype = choose_precision(config.training.precision, device)
     if dtype is not None:
         learn.add_cb(Autocast(device.type, dtype))
-    learn.header = _header(config, statistics, dataset.schema, mean_shape).to_dict()
+    learn.header = _header(config, statistics, dataset.schema, mean_shape, head).to_dict()
     return learn
 
 
 def _header(
-    config: TrainConfig, statistics: PixelStatistics, schema: LandmarkSchema, mean_shape: Tensor
+    config: TrainConfig,
+    statistics: PixelStatistics,
+    schema: LandmarkSchema,
+    mean_shape: Tensor,
+    head: dict[str, object],
 ) -> ModelHeader:
     """Return the header of the model file with the entries that are known before training."""
     fractions = [(round(x, 5), round(y, 5)) for x, y in ((mean_shape + 1) / 2).tolist()]
     return ModelHeader(
         arch=config.model.arch,
-        head=head_options(config.model),
+        head=head,
         channels=statistics.channels,
         input_size=config.model.input_size,
         mean=list(statistics.mean),
@@ -104,9 +110,11 @@ def _header(
     )
 
 
-def head_options(model: ModelConfig) -> dict[str, object]:
+def head_options(model: ModelConfig, visibility: bool = False) -> dict[str, object]:
     """Return the options of the head in the form that `build_head` takes and the header stores."""
     options = {**model.head.model_dump(), "scales": model.confidence}
+    if visibility:
+        options["visibility"] = True
     return {**options, "two_protocols": True} if model.two_protocols else options
 
 
@@ -122,7 +130,11 @@ def _mean_shape(dataset: LandmarkDataset, rows: NDArray[np.int64]) -> Tensor:
 
 
 def _vision_learner(
-    config: TrainConfig, dls: DataLoaders, dataset: LandmarkDataset, channels: int
+    config: TrainConfig,
+    dls: DataLoaders,
+    dataset: LandmarkDataset,
+    channels: int,
+    head: dict[str, object],
 ) -> Learner:
     """Return fastai's vision_learner with the backbone, head, loss, optimizer and metrics of the config."""
     arch = get_resnet(config.model.arch)
@@ -136,7 +148,7 @@ def _vision_learner(
             n_out=2 * len(dataset.schema),
             pretrained=config.model.pretrained,
             n_in=channels,
-            custom_head=build_head(head_options(config.model), backbone_channels, len(dataset.schema)),
+            custom_head=build_head(head, backbone_channels, len(dataset.schema)),
             init=None,  # fastai's initialization would overwrite that of the head
             loss_func=MaskedLoss(config.training.loss),
             opt_func=_optimizer(config.training.optimizer),
@@ -196,12 +208,11 @@ def _callbacks(config: TrainConfig, dls: DataLoaders) -> list[Callback]:
 def landmark_metrics(schema: LandmarkSchema, size: int) -> list[LandmarkMetric]:
     """Return the metrics of the history: the RMSE in pixels of images of side `size`, and the NME.
 
-    The NME is normalized by the inter-ocular distance, or by the box size if the schema has no eyes.
+    The NME is normalized by `normalizing_distance`.
     """
 
     def mean_nme(predicted: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
-        normalizer = box_size(labels) if schema.eyes is None else inter_ocular_distance(labels, schema)
-        by_row = nme(predicted, labels, normalizer)
+        by_row = nme(predicted, labels, normalizing_distance(labels, schema))
         return float(np.nanmean(by_row)) if np.isfinite(by_row).any() else float("nan")
 
     return [LandmarkMetric("rmse", rmse, size), LandmarkMetric("nme", mean_nme, size)]

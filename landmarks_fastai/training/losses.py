@@ -31,6 +31,7 @@ from landmarks_fastai.config.options import (
     WingConfig,
 )
 from landmarks_fastai.networks.heads import bin_centers
+from landmarks_fastai.networks.outputs import split_output
 
 SCALE_WEIGHT = 0.01
 """Weight of the negative log-likelihood of the scales, added to the loss of the points: one nat counts as
@@ -38,6 +39,10 @@ much as an L1 error of 1 % of the side."""
 
 SIMCC_WEIGHT = 0.01
 """Weight of the cross-entropy of the bins, added to the loss of the points."""
+
+VISIBILITY_WEIGHT = 0.01
+"""Weight of the cross-entropy of visibility, added to the loss of the points, as for the scales. With
+`LaplaceConfig`, whose unit is the nat, too, the weight is 1 (measured in benchmarks/visibility.md)."""
 
 SIMCC_SMOOTHING = 0.01
 """Standard deviation of the target distribution over the bins, as a fraction of the side (the label smoothing
@@ -100,6 +105,26 @@ def simcc_cross_entropy(log_probabilities: Tensor, targets: Tensor) -> Tensor:
     return -(target_probabilities * log_probabilities).sum(-1)
 
 
+def visibility_cross_entropy(logits: Tensor, flags: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the binary cross-entropy of log-odds of being visible, and the mask of the labeled ones.
+
+    Parameters
+    ----------
+    logits
+        (B, K) log-odds.
+    flags
+        (B, K): 1 visible, 0 occluded, NaN where this is not labeled.
+
+    Returns
+    -------
+    tuple of Tensor
+        (B, K) losses, 0 where not labeled, and the (B, K) mask.
+    """
+    known = ~flags.isnan()
+    losses = functional.binary_cross_entropy_with_logits(logits, flags.nan_to_num(), reduction="none")
+    return losses * known, known
+
+
 class MaskedLoss:
     """The mean of a loss over all labeled coordinates of a batch, plus the losses of scales and bins.
 
@@ -109,6 +134,10 @@ class MaskedLoss:
     distribution is added, weighted by `SCALE_WEIGHT` and with detached points, so that it trains only the
     scales. With `LaplaceConfig`, this likelihood alone trains points and scales. For bins, the values after
     the third, their cross-entropy is added, weighted by `SIMCC_WEIGHT`.
+
+    For targets with visibility, the last value of a prediction is the log-odds of being visible, whose binary
+    cross-entropy, averaged over the landmarks labeled as visible or occluded, is added, weighted by
+    `VISIBILITY_WEIGHT`, or by 1 with `LaplaceConfig`. Occluded landmarks train the points like visible ones.
 
     Parameters
     ----------
@@ -126,9 +155,9 @@ class MaskedLoss:
         Parameters
         ----------
         predicted
-            (B, K, 2), (B, K, 3) or (B, K, 3 + 2 N), the output of a head.
+            (B, K, C), the output of a head.
         target
-            (B, K, 2) normalized points, NaN where unlabeled.
+            (B, K, 2) normalized points, NaN where unlabeled; (B, K, 3) with visibility, see `LoadPoints`.
         reduction
             "mean" or "none"; if None, the attribute `reduction`.
 
@@ -139,7 +168,9 @@ class MaskedLoss:
         """
         # fastai's typed tensors raise TypeError when combined with each other
         output, labels = predicted.as_subclass(Tensor), target.as_subclass(Tensor)
-        points, log_scale, bins = output[..., :2], output[..., 2:3], output[..., 3:]
+        labels, flags = labels[..., :2], labels[..., 2:]
+        parts = split_output(output, visibility=bool(flags.shape[-1]))
+        points, log_scale, bins = parts.points, parts.log_scales, parts.bins
         labeled = ~labels.isnan().any(-1, keepdim=True).expand_as(labels)
         # masked before the subtraction, because the gradient through NaN is NaN even if it is masked later
         error = torch.where(labeled, points - torch.where(labeled, labels, points.detach()), 0.0) / 2
@@ -152,10 +183,13 @@ class MaskedLoss:
         if bins.shape[-1]:
             by_axis = torch.stack(bins.chunk(2, -1), -2)
             values = values + SIMCC_WEIGHT * simcc_cross_entropy(by_axis, labels.nan_to_num())
-        values = values * labeled
-        if (reduction or self.reduction) == "none":
-            return values.sum((1, 2)) / labeled.sum((1, 2)).clamp(min=1)
-        return values.sum() / labeled.sum().clamp(min=1)
+        by_row = (reduction or self.reduction) == "none"
+        loss = _masked_mean(values * labeled, labeled, by_row)
+        if parts.visibility is not None:
+            entropy, known = visibility_cross_entropy(parts.visibility, flags[..., 0])
+            weight = 1.0 if isinstance(self.options, LaplaceConfig) else VISIBILITY_WEIGHT
+            loss = loss + weight * _masked_mean(entropy, known, by_row)
+        return loss
 
     def decodes(self, predicted: Tensor) -> Tensor:
         """Return the points of a prediction; called by fastai."""
@@ -164,3 +198,10 @@ class MaskedLoss:
     def activation(self, predicted: Tensor) -> Tensor:
         """Return the prediction unchanged, because heads have no final activation; called by fastai."""
         return predicted
+
+
+def _masked_mean(values: Tensor, mask: Tensor, by_row: bool) -> Tensor:
+    """Return the mean of the values over a mask, outside which they are 0: of each row, or of all rows."""
+    if by_row:
+        return values.flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
+    return values.sum() / mask.sum().clamp(min=1)

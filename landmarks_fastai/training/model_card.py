@@ -6,6 +6,7 @@ from typing import Any
 
 from landmarks_fastai.evaluation.calibration import Calibration
 from landmarks_fastai.evaluation.report import Report
+from landmarks_fastai.evaluation.visibility import VisibilityReport
 from landmarks_fastai.model_files.header import ModelHeader
 
 
@@ -65,6 +66,7 @@ def _scores(report: Report, scale_factor: float) -> list[str]:
         "",
         _calibration(report.calibration, scale_factor),
         "",
+        *_visibility(report.visibility),
         "| landmark | labeled | mean error px | 95th percentile px |",
         "| --- | --- | --- | --- |",
         *(
@@ -86,6 +88,25 @@ def _calibration(calibration: Calibration | None, scale_factor: float) -> str:
         f" {calibration.rank_correlation:.2f}. The network's scales are multiplied by {scale_factor:.2f}, a"
         " factor fitted to these rows."
     )
+
+
+def _visibility(report: VisibilityReport | None) -> list[str]:
+    """Return the paragraph about visibility; nothing if the labels do not distinguish it."""
+    if report is None:
+        return []
+    lines = [
+        f"The mean error is {report.visible.mean_distance:.2f} px for visible landmarks and"
+        f" {report.occluded.mean_distance:.2f} px for occluded ones."
+    ]
+    if report.prediction is not None:
+        scores = report.prediction.occluded
+        lines.append(
+            " The model predicts the probability that a landmark is visible: it finds occluded landmarks with"
+            f" an average precision of {scores.average_precision:.3f} (precision {scores.precision:.3f},"
+            f" recall {scores.recall:.3f} at a probability of {report.prediction.threshold:g}), with an"
+            f" expected calibration error of {_percent(report.prediction.ece)}."
+        )
+    return ["".join(lines), ""]
 
 
 def _percent(fraction: float) -> str:

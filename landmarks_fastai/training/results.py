@@ -13,13 +13,19 @@ from torch import Tensor
 
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.splits import Split
-from landmarks_fastai.evaluation.calibration import confidence_from_scale, fit_scale_factor
+from landmarks_fastai.evaluation.calibration import (
+    calibrate_visibility,
+    confidence_from_scale,
+    fit_scale_factor,
+    fit_visibility_calibration,
+)
 from landmarks_fastai.evaluation.report import Report, evaluate_dataset
 from landmarks_fastai.export.onnx import export_onnx
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.header import MODEL_NAME, ModelHeader
 from landmarks_fastai.model_files.saving import save_model
 from landmarks_fastai.networks.coordinates import denormalize_points
+from landmarks_fastai.networks.outputs import split_output
 from landmarks_fastai.training.learner import get_augmentation
 from landmarks_fastai.training.model_card import model_card
 from landmarks_fastai.training.run_folder import (
@@ -72,7 +78,8 @@ def write_results(
     predicted = predict_validation(learn, dataset)
     # the scales are learned from training rows and too small for unseen identities
     factor = fit_scale_factor(predicted.points, valid.points, predicted.scales)
-    predicted = _calibrate(predicted, factor, dataset.size)
+    visibility = fit_visibility_calibration(predicted.visibility, valid.landmarks.visibility)
+    predicted = _calibrate(predicted, factor, dataset.size, visibility)
     report = evaluate_dataset(predicted, valid)
     metrics = report.to_dict()
     write_json(folder / METRICS_NAME, {"faces": "validation", **metrics})
@@ -84,6 +91,7 @@ def write_results(
         **learn.header,
         "metrics": metrics["overall"],
         "scale_factor": factor,
+        "visibility_calibration": visibility,
         "label_bias": round(get_augmentation(learn.dls).label_bias, 6),
     }
     header = ModelHeader.from_dict(learn.header, folder / MODEL_NAME)
@@ -93,22 +101,30 @@ def write_results(
 
 
 def predict_validation(learn: Learner, dataset: LandmarkDataset) -> Landmarks:
-    """Return the landmarks of the validation rows, in pixels of the data set, with uncalibrated scales."""
+    """Return the landmarks of the validation rows, in pixels of the data set.
+
+    Scales and visibility are not calibrated.
+    """
     normalized, _ = learn.get_preds(ds_idx=1)
-    output = normalized.as_subclass(Tensor).float()
-    predicted = Landmarks.from_points(
-        denormalize_points(output[..., :2], dataset.size).numpy(), dataset.schema
-    )
-    if output.shape[-1] == 2:
-        return predicted
-    return replace(predicted, scales=output[..., 2].exp().numpy() * np.float32(dataset.size))
+    visibility = bool(learn.header["head"].get("visibility", False))
+    output = split_output(normalized.as_subclass(Tensor).float(), visibility)
+    predicted = Landmarks.from_points(denormalize_points(output.points, dataset.size).numpy(), dataset.schema)
+    if output.log_scales.shape[-1]:
+        scales = output.log_scales[..., 0].exp().numpy() * np.float32(dataset.size)
+        predicted = replace(predicted, scales=scales)
+    if output.visibility is not None:
+        predicted = replace(predicted, visibility=output.visibility.sigmoid().numpy())
+    return predicted
 
 
-def _calibrate(predicted: Landmarks, factor: float, size: int) -> Landmarks:
-    """Multiply the scales by the calibration factor, and compute the confidence from them."""
+def _calibrate(predicted: Landmarks, factor: float, size: int, visibility: tuple[float, float]) -> Landmarks:
+    """Calibrate scales and visibility, and compute the confidence from the scales."""
     scales = factor * predicted.scales
     return replace(
-        predicted, scales=scales, confidence=confidence_from_scale(scales, size).astype(np.float32)
+        predicted,
+        scales=scales,
+        confidence=confidence_from_scale(scales, size).astype(np.float32),
+        visibility=calibrate_visibility(predicted.visibility, visibility).astype(np.float32),
     )
 
 

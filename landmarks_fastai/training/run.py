@@ -14,8 +14,9 @@ from fastai.torch_core import set_seed
 from landmarks_fastai.config.loading import load_config
 from landmarks_fastai.config.options import TrainConfig
 from landmarks_fastai.data.dataset import LandmarkDataset
+from landmarks_fastai.data.label_checks import check_labels
 from landmarks_fastai.data.sources import load_dataset
-from landmarks_fastai.data.splits import Split, split_from_config
+from landmarks_fastai.data.splits import Split, split_from_config, split_notes
 from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.evaluation.report import Report
 from landmarks_fastai.inference.backends import resolve_device
@@ -49,6 +50,7 @@ from landmarks_fastai.training.run_folder import (
     lock_folder,
     start_run_folder,
 )
+from landmarks_fastai.training.schema_checks import describe_schema
 from landmarks_fastai.training.weight_transfer import (
     check_initial_model,
     find_initial_model,
@@ -58,6 +60,11 @@ from landmarks_fastai.training.weight_transfer import (
 from landmarks_fastai.utils.files import read_json, write_json
 from landmarks_fastai.utils.interrupt import Interrupt
 from landmarks_fastai.utils.progress import Progress
+
+VISIBILITY_NOTE = (
+    "some labels are occluded, others visible: the network also predicts visibility (model.visibility=false"
+    " switches it off)"
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ class TrainingRun:
         The data set, and its training and validation rows.
     learner
         The learner, with initial weights.
+    notes
+        See `data_notes`.
     """
 
     config: TrainConfig
@@ -101,6 +110,7 @@ class TrainingRun:
     dataset: LandmarkDataset
     split: Split
     learner: Learner
+    notes: tuple[str, ...] = ()
 
 
 def train_run(
@@ -110,6 +120,7 @@ def train_run(
     cache: Path | None = None,
     reporter: Reporter | None = None,
     overwrite: bool = False,
+    labels_checked: bool = False,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train a model and write it, its scores and its checkpoints to a new run folder.
@@ -126,6 +137,8 @@ def train_run(
         Receives the progress of training; if None, nothing is reported.
     overwrite
         Allow `folder` to contain an earlier run, which is deleted when the new one is ready to train.
+    labels_checked
+        Do not check the labels, because a cross-validation has already done it for all folds.
     progress
         Called with the bytes of a download, done and in total.
 
@@ -147,11 +160,16 @@ def train_run(
     check_available(folder, overwrite)
     check_config(config)
     with lock_folder(folder):
-        run = prepare_run(config, folder, cache=cache, progress=progress)
+        run = prepare_run(config, folder, cache=cache, report_labels=not labels_checked, progress=progress)
         warning = _initialize_weights(run)
         start_run_folder(folder, config)
         write_json(folder / DATA_NAME, describe_data(run.dataset, run.split))
         reporter.start(summarize_run(run))
+        about_schema = [] if labels_checked else describe_schema(run.dataset.schema, config.augment)
+        for line in (*about_schema, *run.notes):
+            reporter.note(line)
+        if run.learner.header["head"].get("visibility"):
+            reporter.note(VISIBILITY_NOTE)
         if warning is not None:
             reporter.note(warning)
         return _train(run, reporter)
@@ -212,13 +230,43 @@ def check_config(config: TrainConfig) -> None:
 
 
 def prepare_run(
-    config: TrainConfig, folder: Path, *, cache: Path | None = None, progress: Progress | None = None
+    config: TrainConfig,
+    folder: Path,
+    *,
+    cache: Path | None = None,
+    report_labels: bool = False,
+    progress: Progress | None = None,
 ) -> TrainingRun:
-    """Seed all random number generators, then load and split the data set and build the learner."""
+    """Seed all random number generators, then load and split the data set and build the learner.
+
+    With `report_labels`, check the labels before the data set is split, which takes longer.
+    """
     set_seed(config.seed, reproducible=True)
     dataset = load_dataset(config.data, seed=config.seed, cache=cache, progress=progress)
+    notes = (*data_notes(dataset), *split_notes(dataset, config.data)) if report_labels else ()
     split = split_from_config(dataset, config.data, config.seed)
-    return TrainingRun(config, folder, dataset, split, build_learner(config, dataset, split, folder))
+    learner = build_learner(config, dataset, split, folder)
+    return TrainingRun(config, folder, dataset, split, learner, notes)
+
+
+def data_notes(dataset: LandmarkDataset) -> tuple[str, ...]:
+    """Check the labels of a data set.
+
+    Returns
+    -------
+    tuple[str, ...]
+        What was left out or assumed while reading, and one line for each kind of problem of the labels.
+
+    Raises
+    ------
+    UserError
+        If the coordinates are normalized; see `check_labels`.
+    """
+    checks = check_labels(dataset)
+    notes = [*dataset.notes, *(note for note in checks.notes if note not in dataset.notes)]
+    if checks.issues:
+        notes.append(f"`data --data {dataset.source}` lists the suspicious labels, the most suspicious first")
+    return tuple(notes)
 
 
 def summarize_run(run: TrainingRun, epochs_done: int = 0) -> RunSummary:

@@ -16,6 +16,7 @@ from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.splits import Split
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.model_files.run_marker import CONFIG_NAME, write_run_marker
+from landmarks_fastai.model_files.training_images import format_ids
 from landmarks_fastai.utils.files import write_text
 
 HISTORY_NAME = "history.csv"
@@ -31,8 +32,9 @@ LR_PLOT_NAME = "lr_find.png"
 
 
 def describe_data(dataset: LandmarkDataset, split: Split) -> dict[str, Any]:
-    """Return the content of data.json: the identity of the data set and the complete split."""
-    return {**describe_dataset(dataset), "split": split.to_dict()}
+    """Return the content of data.json: the identity and the images of the data set, and the split."""
+    images = format_ids(dataset.images.ids)
+    return {**describe_dataset(dataset), "split": split.to_dict(), "images": images}
 
 
 def describe_dataset(dataset: LandmarkDataset) -> dict[str, Any]:

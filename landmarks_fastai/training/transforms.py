@@ -6,6 +6,7 @@ Points are in pixels of the image until `NormalizePoints`, their last step, whos
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -91,19 +92,38 @@ def _to_pixels(item: object) -> NDArray[np.uint8]:
 
 
 class LoadPoints(_DatasetTransform):
-    """Load the points of a row of the data set, (K, 2) in pixels of its image, NaN where unlabeled."""
+    """Load the labels of a row of the data set: points in pixels of its image and, if requested, visibility.
+
+    Visibility is a third value of each point, not a tensor of its own: it then follows the point through
+    mirroring, cropping and the split of protocols, and fastai still sees one target.
+
+    Parameters
+    ----------
+    dataset
+        The data set.
+    visibility
+        Load visibility: 1 where a landmark is visible, 0 where it is occluded, NaN where this is not labeled.
+    """
+
+    def __init__(self, dataset: LandmarkDataset, visibility: bool = False) -> None:
+        super().__init__(dataset)
+        self.visibility = visibility
 
     def encodes(self, row: int) -> TensorPoint:
-        """Return the points of a row number."""
+        """Return the labels of a row number."""
         return TensorPoint(self.take(np.array([row]))[0])
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return (B, K, 2) points."""
-        return torch.from_numpy(self.dataset.points[rows])
+        """Return (B, K, 2) points, or (B, K, 3) with visibility; NaN where unlabeled."""
+        points = self.dataset.points[rows]
+        if self.visibility:
+            flags = self.dataset.subset(rows).landmarks.visibility
+            points = np.concatenate([points, flags[..., None]], axis=2)
+        return torch.from_numpy(points)
 
 
 class SplitProtocols(ItemTransform):
-    """Assign complete and incomplete rows to two annotation protocols: (B, K, 2) labels become (B, 2 K, 2).
+    """Assign complete and incomplete rows to two annotation protocols: (B, K, …) labels become (B, 2 K, …).
 
     The first K are the labels of complete rows and NaN in other rows, the last K those of incomplete rows, so
     that a network with 2 K landmarks learns each protocol from the rows labeled under it.
@@ -116,7 +136,7 @@ class SplitProtocols(ItemTransform):
         """Split the labels of (images, points)."""
         images, points = batch
         labels = points.as_subclass(Tensor)
-        incomplete = labels.isnan().any(-1).any(-1)[:, None, None]
+        incomplete = labels[..., :2].isnan().any(-1).any(-1)[:, None, None]
         by_protocol = [labels.masked_fill(incomplete, math.nan), labels.masked_fill(~incomplete, math.nan)]
         return images, TensorPoint(torch.cat(by_protocol, 1))
 
@@ -132,14 +152,24 @@ class ResizeToInput(ItemTransform):
 
     def encodes(self, batch: Any) -> Any:
         """Resize like Pillow: bilinear, antialiased, with aligned edges."""
-        image, *points = batch
+        image, *labels = batch
         scale = self.size / image.shape[-1]
         if scale == 1:
             return batch
         resized = functional.interpolate(
             image.as_subclass(Tensor), size=(self.size,) * 2, mode="bilinear", antialias=True
         )
-        return (TensorImage(resized), *(TensorPoint((part + 0.5) * scale - 0.5) for part in points))
+        return (TensorImage(resized), *(map_points(part, self._scale, scale) for part in labels))
+
+    @staticmethod
+    def _scale(points: Tensor, scale: float) -> Tensor:
+        return (points + 0.5) * scale - 0.5
+
+
+def map_points(labels: Tensor, function: Callable[[Tensor, Any], Tensor], argument: Any) -> TensorPoint:
+    """Apply a function of points and one argument to (…, 2 or 3) labels; visibility stays the same."""
+    plain = labels.as_subclass(Tensor)
+    return TensorPoint(torch.cat([function(plain[..., :2], argument), plain[..., 2:]], -1))
 
 
 class NormalizePoints(DisplayedTransform):
@@ -157,8 +187,8 @@ class NormalizePoints(DisplayedTransform):
 
     def encodes(self, points: TensorPoint) -> TensorPoint:
         """Map pixels of the network input to normalized coordinates."""
-        return TensorPoint(normalize_points(points, self.size))
+        return map_points(points, normalize_points, self.size)
 
     def decodes(self, points: TensorPoint) -> TensorPoint:
-        """Map normalized coordinates to pixels of the network input."""
-        return TensorPoint(denormalize_points(points, self.size))
+        """Map normalized coordinates to pixels of the network input, without visibility, to show them."""
+        return TensorPoint(denormalize_points(points[..., :2], self.size))

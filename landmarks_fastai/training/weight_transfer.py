@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +17,9 @@ from landmarks_fastai.data.splits import Split
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.model_files.discovery import resolve_model
 from landmarks_fastai.model_files.loading import LoadedModel, open_model
-from landmarks_fastai.model_files.run_marker import CONFIG_NAME, DATA_NAME
+from landmarks_fastai.model_files.training_images import read_training_images
 from landmarks_fastai.training.callbacks import find_callback
 from landmarks_fastai.training.label_bias import EstimateLabelBias
-from landmarks_fastai.utils.files import read_json
 
 STEM = "0.0.weight"
 """Name of the first convolution's weights in a state dict."""
@@ -182,30 +180,16 @@ def check_initial_model(
         f"it is unknown whether {model.path} was trained on validation rows of this run; if so, the"
         " validation scores are too optimistic"
     )
-    data = _read_data_description(model.path)
-    if data is None or model.header.config.get("model", {}).get("init_from") is not None:
+    try:
+        images = read_training_images(model.path.parent)
+    except UserError:
         return unknown
-    if data["sha256"] != dataset.digest:
-        return None
-    other_limit = config.data.limit is not None and model.header.config.get("seed") != config.seed
-    if data.get("corrections") != dataset.corrections or data["rows"] != len(dataset) or other_limit:
-        return unknown  # row numbers of the two runs do not correspond
-    seen = np.intersect1d(data["split"]["train"], split.valid)
+    if images is None or model.header.config.get("model", {}).get("init_from") is not None:
+        return unknown
+    seen = np.flatnonzero(np.isin(dataset.images.ids[split.valid], images.train))
     if len(seen):
         raise UserError(
             f"model.init_from {model.path}: it was trained on {len(seen):,} of the {len(split.valid):,}"
             " validation rows of this run; use the split of its run (same seed, split and valid_fraction)"
         )
     return None
-
-
-def _read_data_description(model: Path) -> dict[str, Any] | None:
-    """Return the content of data.json next to a model file; None if it is missing or invalid."""
-    path = model.parent / DATA_NAME
-    if not path.is_file() or not (model.parent / CONFIG_NAME).is_file():
-        return None
-    try:
-        data = read_json(path)
-        return data if {"sha256", "rows"} <= data.keys() and "train" in data["split"] else None
-    except (UserError, KeyError, TypeError):
-        return None

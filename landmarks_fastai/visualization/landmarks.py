@@ -22,6 +22,10 @@ HOLLOW_FRACTION = 0.6
 """Inner radius of a hollow dot, as a fraction of its radius."""
 
 
+CROSS_ARM, CROSS_STROKE = 0.9, 0.4
+"""Half the side of a cross and half the width of its strokes, as fractions of the radius of a dot."""
+
+
 def draw_landmarks(
     image: Image8,
     landmarks: Landmarks,
@@ -34,7 +38,8 @@ def draw_landmarks(
     """Draw the landmarks of all faces on a copy of an image.
 
     Landmarks are filled dots, in one color each for the subject's left, the subject's right and the middle;
-    dots with low confidence are hollow. Labels are rings, each connected to its prediction. Dots and lines
+    dots with low confidence are hollow, and occluded landmarks (`Landmarks.occluded`) are crosses. Labels are
+    rings, each connected to its prediction. Dots and lines
     scale with the face, so that drawings of 96 and of 4,000 pixels look alike. All strokes are antialiased
     and exact to a fraction of a pixel: a dot at (x, y) is centered on the center of pixel (x, y).
 
@@ -91,7 +96,7 @@ def _draw_face(
     caption: str | None,
 ) -> None:
     """Draw one face, in place."""
-    schema, points, confidence = face.schema, face.points[0].astype(np.float64), face.confidence[0]
+    schema, points = face.schema, face.points[0].astype(np.float64)
     true_points = np.full_like(points, np.nan) if truth is None else truth.points[0].astype(np.float64)
     size = _face_size(points if truth is None else true_points, canvas)
     # with more landmarks, which are closer together, the total area of the dots stays the same
@@ -103,15 +108,34 @@ def _draw_face(
         _draw_skeleton(canvas, points, schema, thin, rim)
     if truth is not None:
         _draw_truth(canvas, points, true_points, radius, thin, rim)
-    for point in points:
-        draw_stroke(canvas, point, point, radius + rim, STYLE.outline)
-    for point, color, value in zip(points, colors, confidence, strict=True):
-        inner = HOLLOW_FRACTION * radius if value < MIN_FILLED_CONFIDENCE else 0.0
-        draw_stroke(canvas, point, point, radius, color, inner=inner)
+    _draw_markers(canvas, face, colors, radius, rim)
     if names:
         _draw_names(canvas, points, true_points, schema, radius + rim)
     if caption is not None:
         _draw_caption(canvas, points, caption, radius + rim)
+
+
+def _draw_markers(canvas: Image8, face: Landmarks, colors: list[str], radius: float, rim: float) -> None:
+    """Draw the dots, and crosses in place of those of occluded landmarks."""
+    points, occluded = face.points[0].astype(np.float64), face.occluded[0]
+    for point, is_occluded in zip(points, occluded, strict=True):
+        if is_occluded:
+            draw_cross(canvas, point, radius, rim, STYLE.outline)
+        else:
+            draw_stroke(canvas, point, point, radius + rim, STYLE.outline)
+    for point, color, value, is_occluded in zip(points, colors, face.confidence[0], occluded, strict=True):
+        if is_occluded:
+            draw_cross(canvas, point, radius, 0.0, color)
+            continue
+        inner = HOLLOW_FRACTION * radius if value < MIN_FILLED_CONFIDENCE else 0.0
+        draw_stroke(canvas, point, point, radius, color, inner=inner)
+
+
+def draw_cross(canvas: Image8, point: Floats, radius: float, rim: float, color: str) -> None:
+    """Draw a diagonal cross slightly larger than a dot of `radius`, extended on all sides by `rim`."""
+    arm = CROSS_ARM * radius
+    for direction in (np.array([arm, arm]), np.array([arm, -arm])):
+        draw_stroke(canvas, point - direction, point + direction, CROSS_STROKE * radius + rim, color)
 
 
 def _draw_skeleton(canvas: Image8, points: Floats, schema: LandmarkSchema, thin: float, rim: float) -> None:

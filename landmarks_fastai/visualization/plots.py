@@ -18,18 +18,15 @@ from landmarks_fastai.evaluation.calibration import Calibration
 from landmarks_fastai.evaluation.metrics import auc, ced, failure_rate
 from landmarks_fastai.evaluation.report import LandmarkScores
 from landmarks_fastai.visualization.figures import legend_below, new_figure, style_axes
+from landmarks_fastai.visualization.reliability import DASHED, draw_reliability
 from landmarks_fastai.visualization.style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
     from pandas import DataFrame
 
 Floats = NDArray[np.float64]
-
-DASHED = (0, (4, 3))
-"""Line style of reference lines: matplotlib's offset and lengths of dash and gap."""
 
 MAX_MARKED = 12
 """Curves with fewer values than this are drawn with markers."""
@@ -340,7 +337,7 @@ def plot_calibration(calibration: Calibration) -> Figure:
     bins, within = calibration.bins, f"within {calibration.radius:.2g} px"
     figure = new_figure(8.4, 4.7)
     confidence, errors = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
-    diagonal, curve = _draw_reliability(
+    diagonal, curve = draw_reliability(
         confidence, [(100 * one.mean_confidence, 100 * one.observed) for one in bins], 100.0
     )
     diagonal.set_label("predicted = observed")
@@ -351,7 +348,7 @@ def plot_calibration(calibration: Calibration) -> Figure:
         f"confidence: {within} (%)",
         f"observed: {within} of the label (%)",
     )
-    _draw_reliability(
+    draw_reliability(
         errors,
         [(one.expected_error, one.observed_error) for one in bins],
         1.08 * max(max(one.expected_error, one.observed_error) for one in bins),
@@ -367,23 +364,6 @@ def plot_calibration(calibration: Calibration) -> Figure:
 
 
 # --- parts of plots ------------------------------------------------------------------------------
-
-
-def _draw_reliability(axes: Axes, dots: Sequence[tuple[float, float]], end: float) -> tuple[Line2D, Line2D]:
-    """Draw (predicted, observed) dots and the diagonal in square axes from 0 to `end`; return both lines."""
-    (diagonal,) = axes.plot([0, end], [0, end], color=STYLE.soft_ink, linewidth=1.0, linestyle=DASHED)
-    (curve,) = axes.plot(
-        *np.transpose(dots),
-        color=STYLE.series[0],
-        linewidth=STYLE.line_width,
-        marker="o",
-        markersize=5,
-        clip_on=False,
-    )
-    axes.set_xlim(0, end)
-    axes.set_ylim(0, end)
-    axes.set_box_aspect(1)
-    return diagonal, curve
 
 
 def _log_scale_if_wide(axes: Axes) -> None:

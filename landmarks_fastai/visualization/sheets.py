@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +13,7 @@ from landmarks_fastai.errors import UserError
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.visualization.canvas import Floats, Image8, draw_stroke, draw_text, text_size, to_rgb
-from landmarks_fastai.visualization.landmarks import draw_landmarks, landmark_colors
+from landmarks_fastai.visualization.landmarks import draw_cross, draw_landmarks, landmark_colors
 from landmarks_fastai.visualization.style import STYLE, rgb
 
 
@@ -71,7 +72,12 @@ def landmark_sheet(
             draw_landmarks(enlarged, scaled, truth=None if truth is None else _scaled(truth[[index]], factor))
         )
     page = _arrange(cells, captions, min(columns, count))
-    return np.concatenate([page, _legend(landmarks.schema, truth is not None, page.shape[1])])
+    legend = _legend(landmarks.schema, truth is not None, bool(landmarks.occluded.any()), page.shape[1])
+    return np.concatenate([page, legend])
+
+
+OCCLUDED_ENTRY = "occluded"
+"""Text of the legend for crosses."""
 
 
 def evaluation_sheet(
@@ -101,14 +107,14 @@ def evaluation_sheet(
     errors = np.asarray(nme)[rows]
     captions = [f"{name}: {error:.1%}" for name, error in zip(shown.names, errors, strict=True)]
     return landmark_sheet(
-        shown.images, predicted[rows], truth=shown.landmarks, captions=captions, columns=columns
+        shown.images[:], predicted[rows], truth=shown.landmarks, captions=captions, columns=columns
     )
 
 
 def _scaled(face: Landmarks, factor: Floats) -> Landmarks:
     """Return the landmarks of one face in pixels of its resized image; `factor` is (2,), along x and y."""
     points = (face.points.astype(np.float64) + 0.5) * factor - 0.5
-    return Landmarks.from_points(points, face.schema)
+    return replace(Landmarks.from_points(points, face.schema), visibility=face.visibility)
 
 
 def _arrange(cells: Sequence[Image8], captions: Sequence[str] | None, columns: int) -> Image8:
@@ -150,13 +156,15 @@ def _truncate(text: str, width: int, size: int) -> str:
     return line.rstrip() + "…"
 
 
-def _legend(schema: LandmarkSchema, truth: bool, width: int) -> Image8:
+def _legend(schema: LandmarkSchema, truth: bool, occluded: bool, width: int) -> Image8:
     """Return the strip below a sheet that explains the colors, in as many lines as needed."""
     colors = landmark_colors(schema)
     names = {STYLE.left: "subject's left", STYLE.right: "subject's right", STYLE.middle: "middle"}
     entries = [(color, name) for color, name in names.items() if color in colors] if schema.flip_pairs else []
     if truth:
         entries = [*(entries or [(STYLE.middle, "prediction")]), (STYLE.truth, "label")]
+    if occluded:
+        entries = [*entries, (STYLE.middle, OCCLUDED_ENTRY)]
     line = STYLE.caption + 12
     positions, x, y = [], STYLE.gap, 0
     for color, name in entries:
@@ -168,10 +176,18 @@ def _legend(schema: LandmarkSchema, truth: bool, width: int) -> Image8:
     strip = np.empty((y + line if entries else 0, width, 3), np.uint8)
     strip[:] = rgb(STYLE.paper)
     for x, y, color, name in positions:
-        center = np.array([x + 7.0, y + 8.0])
-        draw_stroke(strip, center, center, 6.0, STYLE.outline)
-        draw_stroke(strip, center, center, 4.5, color)
-        if color == STYLE.truth:
-            draw_stroke(strip, center, center, 2.5, STYLE.outline)
+        _draw_legend_marker(strip, np.array([x + 7.0, y + 8.0]), color, occluded=name == OCCLUDED_ENTRY)
         draw_text(strip, x + 20, y, name, STYLE.caption, STYLE.ink)
     return strip
+
+
+def _draw_legend_marker(strip: Image8, center: Floats, color: str, occluded: bool) -> None:
+    """Draw the dot, ring or cross of an entry of the legend."""
+    if occluded:
+        draw_cross(strip, center, 5.0, 1.5, STYLE.outline)
+        draw_cross(strip, center, 5.0, 0.0, color)
+        return
+    draw_stroke(strip, center, center, 6.0, STYLE.outline)
+    draw_stroke(strip, center, center, 4.5, color)
+    if color == STYLE.truth:
+        draw_stroke(strip, center, center, 2.5, STYLE.outline)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,3 +51,17 @@ def test_average_of_independent_errors_is_better_than_plain_mean() -> None:
     assert weighted < 0.7 * plain
     # the scale of the mean assumes correlated errors
     assert weighted < average.scales.mean()
+
+
+def test_average_leaves_out_predictions_of_one_face() -> None:
+    values = np.array([1, 4, 9], np.float32)
+    predictions = [
+        replace(
+            make_landmarks(np.full((2, 1, 2), value, np.float32), np.ones((2, 1), np.float32)),
+            visibility=np.full((2, 1), value / 10, np.float32),
+        )
+        for value in values
+    ]
+    average = average_landmarks(predictions, np.array([[True, False], [True, True], [True, True]]))
+    np.testing.assert_allclose(average.points[:, 0, 0], [14 / 3, 6.5], rtol=1e-6)
+    np.testing.assert_allclose(average.visibility[:, 0], [0.14 / 0.3, 0.65], rtol=1e-6)

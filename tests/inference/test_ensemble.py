@@ -19,7 +19,8 @@ from landmarks_fastai.inference.ensemble import Ensemble, open_predictors
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.saving import save_model
 from landmarks_fastai.networks.build import build_network
-from landmarks_fastai.schema import LandmarkSchema, schema_from_names
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schemas import schema_from_names
 
 EYES = schema_from_names("eyes", ["left_eye", "right_eye"])
 Floats = NDArray[np.float32]

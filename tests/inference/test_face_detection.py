@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.models import make_header
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -21,11 +22,13 @@ from landmarks_fastai.inference.face_detection import (
     DEFAULT_DETECTOR,
     DETECTORS,
     NO_DETECTOR,
+    SEARCH,
     choose_detector,
     open_detector,
 )
-from landmarks_fastai.inference.predictor import crops_from_boxes
-from landmarks_fastai.schema import KAGGLE15, LandmarkSchema
+from landmarks_fastai.inference.predictor import Predictor, crops_from_boxes
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.utils.images import read_image
 
 PHOTO = Path(__file__).parents[2] / "docs" / "astronaut.jpg"
@@ -148,7 +151,7 @@ def test_no_detector_aligns_center_crop_to_pixels() -> None:
 def test_unknown_detector_is_refused_with_suggestion() -> None:
     with pytest.raises(UserError, match=r"--detector centreface: .* did you mean 'centerface'\?"):
         open_detector("centreface", NO_CACHE)
-    with pytest.raises(UserError, match="known: centerface, dlib, none, yunet"):
+    with pytest.raises(UserError, match="known: centerface, dlib, none, search, yunet"):
         open_detector("haar", NO_CACHE)
 
 
@@ -170,8 +173,21 @@ def test_detector_without_its_package_is_refused_with_install_hint(
     assert "\n" not in str(caught.value)
 
 
-def test_auto_chooses_default_detector_for_faces_and_none_for_other_objects() -> None:
+def test_auto_chooses_default_detector_for_faces_and_search_for_other_objects() -> None:
     assert DEFAULT_DETECTOR in DETECTORS
-    assert choose_detector(AUTO, KAGGLE15) == DEFAULT_DETECTOR
-    assert choose_detector(AUTO, LandmarkSchema("hand", ("wrist",))) == NO_DETECTOR == "none"
-    assert choose_detector("dlib", LandmarkSchema("hand", ("wrist",))) == "dlib"
+    hand = LandmarkSchema("hand", ("wrist",))
+    without_mean_shape = make_header(8, hand)
+    header = make_header(8, hand, mean_shape=[(0.5, 0.5)])
+    assert choose_detector(AUTO, make_header(8, KAGGLE15)) == DEFAULT_DETECTOR
+    assert choose_detector(AUTO, header) == SEARCH == "search"
+    assert choose_detector(AUTO, without_mean_shape) == NO_DETECTOR == "none"
+    on_center_crops = header.model_copy(update={"config": {"data": {"crop": "image"}}})
+    assert choose_detector(AUTO, on_center_crops) == NO_DETECTOR
+    assert choose_detector("dlib", header) == "dlib"
+
+
+def test_search_without_model_that_can_search_is_refused() -> None:
+    without_mean_shape = Predictor(make_header(8, LandmarkSchema("hand", ("wrist",))), lambda crops: ())
+    for predictor in (None, without_mean_shape):
+        with pytest.raises(UserError, match="--detector search: needs a model with a mean shape"):
+            open_detector("search", predictor=predictor)

@@ -20,7 +20,8 @@ from landmarks_fastai.geometry import ROLL_TOLERANCE, Crop
 from landmarks_fastai.inference.backends import resolve_device, torch_backend
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.header import ModelHeader
-from landmarks_fastai.schema import LandmarkSchema, schema_from_names
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schemas import schema_from_names
 
 SPOT = LandmarkSchema("spot", ("center",))
 EYES = schema_from_names("eyes", ["left_eye", "right_eye"])
@@ -308,6 +309,25 @@ def test_refinement_weights_passes_by_inverse_variance() -> None:
     np.testing.assert_allclose(predicted.crops[0].box, (6, 0, 66, 60), atol=1e-4)
 
 
+def test_refinement_leaves_pass_with_dissimilar_crop_out_of_average() -> None:
+    passes: list[Image] = []
+
+    def backend(crops: Image) -> tuple[Floats, Floats]:
+        """Err by 30 px, half a crop, then by 4 px and by -1 px, each time with another scale."""
+        error, scale = [(30.0, 1.0), (4.0, 2.0), (-1.0, 0.5)][len(passes)]
+        passes.append(crops)
+        points = MEAN_SHAPE[None] * 60 - 0.5 + (error, 0)
+        return points.astype(np.float32), np.full((1, 3), scale, np.float32)
+
+    predictor = Predictor(triangle_header(60), backend)
+    predicted = predictor.predict_crops(np.zeros((60, 60, 3), np.uint8), [Crop(0, 0, 60)], refine=2)
+    # the crops start at 0, 30 and 34 px; of the points, those of the last two passes count, at 34 and 33 px
+    weights = np.array([1 / 2.0**2, 1 / 0.5**2]) / (1 / 2.0**2 + 1 / 0.5**2)
+    expected = MEAN_SHAPE * 60 - 0.5 + (weights @ (34.0, 33.0), 0)
+    np.testing.assert_allclose(predicted.points[0], expected, atol=1e-4)
+    np.testing.assert_allclose(predicted.scales[0], weights @ (2.0, 0.5), rtol=1e-6)
+
+
 def test_refinement_without_mean_shape_is_refused() -> None:
     with pytest.raises(UserError, match=r"--refine: this model has no mean shape; .* train it again"):
         spot_predictor(8).predict(np.zeros((9, 9, 3), np.uint8), refine=1)
@@ -324,6 +344,8 @@ def test_refinement_without_mean_shape_is_refused() -> None:
         ((-9, 0, 0, 9), "outside the image"),
         ((0, 40, 9, 50), "outside the image"),
         ((0, 0, 1e6, 1e6), "million pixels"),
+        ((0, 0, 1, 1), "fractions of the image, not pixels; here, they stand for 0,0,60,40"),
+        ((0.1, 0.25, 0.5, 0.75), "here, they stand for 6,10,30,30"),
         ((0, 0, 9), r"\(N, 4\)"),
     ],
 )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.networks.build import build_network
 from landmarks_fastai.networks.heads import HEADS, build_head
+from landmarks_fastai.networks.outputs import split_output
 
 CHANNELS = (64, 128, 256, 512)
 
@@ -143,3 +144,60 @@ def test_build_head_with_unknown_head_or_option_raises() -> None:
         build_head({"name": "linaer"}, CHANNELS, 3)
     with pytest.raises(UserError, match=r"^head 'linear' cannot be built with \{'hidden': 3\}: "):
         build_head({"name": "linear", "hidden": 3}, CHANNELS, 3)
+
+
+@pytest.mark.parametrize("scales", [False, True])
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_visibility_is_appended_and_leaves_the_rest_unchanged(name: str, scales: bool) -> None:
+    options = {**head_options(name), "scales": scales}
+    head = build_head({**options, "visibility": True}, CHANNELS, 3).eval()
+    without = build_head(options, CHANNELS, 3).eval()
+    without.load_state_dict(
+        {key: value for key, value in head.state_dict().items() if not key.startswith("visibility.")}
+    )
+    for training in (False, True):
+        stages = random_stages(16)
+        parts = split_output(head.train(training)(stages), visibility=True)
+        expected = split_output(without.train(training)(stages), visibility=False)
+        assert parts.visibility is not None
+        assert parts.visibility.shape == (2, 3)
+        for actual, wanted in zip(
+            (parts.points, parts.log_scales, parts.bins),
+            (expected.points, expected.log_scales, expected.bins),
+            strict=True,
+        ):
+            assert torch.equal(actual, wanted)
+
+
+@pytest.mark.parametrize("name", ["soft-argmax", "simcc"])
+def test_visibility_is_read_at_the_landmark(name: str) -> None:
+    head = build_head({"name": name, "width": 8, "visibility": True}, CHANNELS, 2).eval()
+    heatmaps = torch.full((1, 2, 16, 16), -1000.0)
+    maps = torch.zeros(1, 2, 16, 16)
+    for landmark, (x, y) in enumerate([(3, 9), (12, 1)]):
+        heatmaps[0, landmark, y, x] = 1000.0
+        maps[0, landmark, y, x] = [2.5, -1.5][landmark]
+    head.heatmaps, head.visibility = FixedHeatmaps(heatmaps), FixedHeatmaps(maps)
+    logits = split_output(head(random_stages(16, batch=1)), visibility=True).visibility
+    assert logits is not None
+    assert logits[0].tolist() == pytest.approx([2.5, -1.5])
+
+
+@pytest.mark.parametrize("name", ["soft-argmax", "simcc"])
+def test_visibility_does_not_train_the_heatmaps(name: str) -> None:
+    head = build_head({"name": name, "width": 8, "visibility": True}, CHANNELS, 2)
+    logits = split_output(head(random_stages(16)), visibility=True).visibility
+    assert logits is not None
+    logits.sum().backward()
+    trained = [
+        any(parameter.grad is not None and parameter.grad.any() for parameter in part.parameters())
+        for part in (head.heatmaps, head.visibility)
+    ]
+    assert trained == [False, True]
+
+
+def test_two_protocols_return_the_visibility_of_the_first() -> None:
+    head = build_head({**head_options("simcc"), "two_protocols": True, "visibility": True}, CHANNELS, 3)
+    stages = random_stages(16)
+    assert head(stages).shape[1] == 6
+    assert split_output(head.eval()(stages), visibility=True).visibility.shape == (2, 3)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from landmarks_fastai.config.options import NoAugment, OriginalAugment, StandardAugment
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.training.augmentation import (
     AugmentBatch,
     about_centers,
@@ -90,7 +90,8 @@ def test_flip_horizontally_keeps_side_of_label_bias(bias: float, x: float) -> No
 def test_erase_covers_requested_area() -> None:
     torch.manual_seed(3)
     images = torch.full((300, 1, 100, 100), 2.0)  # noise is below 1
-    out = erase(images, torch.full((300,), 0.05), torch.ones(300, dtype=torch.bool))
+    points = torch.zeros(300, 1, 2)
+    out, _ = erase(images, points, torch.full((300,), 0.05), torch.ones(300, dtype=torch.bool))
     fraction = (out < 1.5).float().mean((1, 2, 3))
     assert fraction.mean().item() == pytest.approx(0.05, rel=0.05)
     assert (fraction > 0).all()

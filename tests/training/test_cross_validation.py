@@ -13,7 +13,6 @@ import torch
 from helpers.reporter import RecordingReporter
 from safetensors.torch import load_file
 
-from landmarks_fastai.commands.evaluate import unseen_rows
 from landmarks_fastai.config.loading import load_config, validate_config
 from landmarks_fastai.config.options import TrainConfig
 from landmarks_fastai.data.sources import load_dataset
@@ -22,6 +21,7 @@ from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation.out_of_fold import read_out_of_fold
 from landmarks_fastai.evaluation.report import evaluate_dataset
 from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.model_files.training_images import unseen_rows
 from landmarks_fastai.training.cross_validation import (
     cross_validate,
     is_cross_validation,
@@ -105,6 +105,22 @@ def test_config_of_fold_reproduces_its_weights(finished_folds: Path, tmp_path: P
     assert all(torch.equal(repeated[name], expected[name]) for name in expected)
     first = split_from_config(load_dataset(config.data, seed=3), two_fold_config(fold=1).data, 3)
     assert json.loads((finished_folds / "fold-1" / "data.json").read_text())["split"] == first.to_dict()
+
+
+def test_cross_validate_reports_suspicious_labels_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text("face,action,landmark,x,y\nsynthetic face 7,move,nose_tip,0,0\n")
+    reporter = RecordingReporter()
+    config = two_fold_config(corrections=str(corrections))
+    cross_validate(config, tmp_path / "run", reporter=reporter)
+    assert len(reporter.summaries) == 2
+    assert [note for note in reporter.notes if "at exactly (0, 0)" in note] == reporter.notes[:1]
+    checked: list[object] = []
+    monkeypatch.setattr("landmarks_fastai.training.cross_validation.data_notes", checked.append)
+    resume_cross_validation(tmp_path / "run")
+    assert not checked
 
 
 def test_resumed_cross_validation_has_same_predictions(finished_folds: Path, tmp_path: Path) -> None:

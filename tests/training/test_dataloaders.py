@@ -21,7 +21,7 @@ from landmarks_fastai.data.splits import Split, split_dataset
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.geometry import Crop, extract_crop
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.training.dataloaders import (
     IMAGENET_STATISTICS,
     build_dataloaders,
@@ -139,7 +139,7 @@ def test_epoch_order_depends_on_torch_seed_only(dataset: LandmarkDataset) -> Non
 def test_test_dl_accepts_rows_files_arrays_and_pil_images(dataset: LandmarkDataset, tmp_path: Path) -> None:
     dls = make_dataloaders(dataset, make_config())
     path = tmp_path / "face.png"
-    Image.fromarray(dataset.images[0, ..., 0]).save(path)
+    Image.fromarray(dataset.images[:][0, ..., 0]).save(path)
     array = np.repeat(dataset.images[0], 3, 2)
     row = dls.test_dl([np.int64(0)]).one_batch()[0]
     for items in ([path], [str(path)], [array], [PILImage.create(path)]):

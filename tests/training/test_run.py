@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from landmarks_fastai.config.options import TrainConfig
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.inference.predictor import Predictor
-from landmarks_fastai.training.run import resume_run, train_run
+from landmarks_fastai.training.run import data_notes, resume_run, train_run
 
 SmallConfig = Callable[..., TrainConfig]
 
@@ -111,6 +112,49 @@ def test_patience_stops_run_without_improvement(tmp_path: Path, small_config: Sm
     result = train_run(config, tmp_path / "run")
     assert result.epochs < 30
     assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == result.epochs
+
+
+def test_train_run_reports_suspicious_labels_at_its_start_only(
+    tmp_path: Path, small_config: SmallConfig
+) -> None:
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text("face,action,landmark,x,y\nsynthetic face 7,move,nose_tip,0,0\n")
+    reporter = RecordingReporter()
+    config = with_data(small_config(epochs=1), corrections=str(corrections))
+    train_run(config, tmp_path / "run", reporter=reporter)
+    assert reporter.notes == [
+        "1 landmark at exactly (0, 0) in 1 row (synthetic face 7): leave the cell empty where a landmark is"
+        " not labeled"
+    ]
+    resumed = RecordingReporter()
+    resume_run(tmp_path / "run", reporter=resumed)
+    assert resumed.notes == []
+    checked = RecordingReporter()
+    train_run(config, tmp_path / "checked", reporter=checked, labels_checked=True)
+    assert checked.notes == []
+
+
+def test_train_run_with_normalized_coordinates_fails_before_it_writes(
+    tmp_path: Path, small_config: SmallConfig, dataset: LandmarkDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normalized = replace(dataset, points=dataset.points / dataset.size)
+    monkeypatch.setattr("landmarks_fastai.training.run.load_dataset", lambda *_, **__: normalized)
+    with pytest.raises(UserError, match="the coordinates look normalized"):
+        train_run(small_config(epochs=1), tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_data_notes_begin_with_those_of_the_data_set(dataset: LandmarkDataset) -> None:
+    points = dataset.points.copy()
+    points[3, :, 0] = 95 - points[3, :, 0]
+    points[5, 10] = 0
+    notes = data_notes(replace(dataset, points=points))
+    assert notes[0].startswith("1 landmark at exactly (0, 0) in 1 row")
+    assert notes[1].startswith("1 row in which left and right look swapped: ")
+    assert (
+        notes[-1] == f"`data --data {dataset.source}` lists the suspicious labels, the most suspicious first"
+    )
+    assert data_notes(replace(dataset, points=points, notes=("read", notes[0]))) == ("read", *notes)
 
 
 # --- resuming and Ctrl-C -------------------------------------------------------------------------

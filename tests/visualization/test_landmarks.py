@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -14,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.landmarks import Landmarks
-from landmarks_fastai.schema import IBUG68, KAGGLE15, LandmarkSchema
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schemas import IBUG68, KAGGLE15
 from landmarks_fastai.visualization.canvas import text_size
 from landmarks_fastai.visualization.landmarks import draw_landmarks, number_faces
 
@@ -99,6 +101,24 @@ def test_dot_with_low_confidence_is_hollow() -> None:
     filled = draw_landmarks(gray_image(960, 960), labels, skeleton=False)
     changed = np.argwhere((drawing != filled).any(axis=2))[:, ::-1]
     assert np.hypot(*(changed - points[0]).T).max() < 20  # all other dots are filled
+
+
+def test_occluded_landmark_is_cross() -> None:
+    points = kaggle_points(960)
+    labels = Landmarks.from_points(points, KAGGLE15)
+    visibility = np.full((1, 15), 0.9, np.float32)
+    visibility[0, [0, 10, 11]] = 0.49, NAN, 0.5
+    drawing = draw_landmarks(gray_image(960, 960), replace(labels, visibility=visibility), skeleton=False)
+    plain = draw_landmarks(gray_image(960, 960), labels, skeleton=False)
+    changed = np.argwhere((drawing != plain).any(axis=2))[:, ::-1]
+    assert np.hypot(*(changed - points[0]).T).max() < 24  # all other landmarks are dots
+    x, y = np.rint(points[0]).astype(int)
+    assert pixel(drawing, x, y) == style_color("left")
+    for dx, dy in ((5, 5), (-5, 5), (5, -5), (-5, -5)):  # the arms
+        assert pixel(drawing, x + dx, y + dy) == style_color("left")
+    for dx, dy in ((12, 0), (-12, 0), (0, 12), (0, -12)):  # between them
+        assert pixel(drawing, x + dx, y + dy) != style_color("left")
+        assert pixel(plain, x + dx, y + dy) != pixel(drawing, x + dx, y + dy)
 
 
 def test_sizes_follow_size_of_face() -> None:

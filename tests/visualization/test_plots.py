@@ -13,7 +13,7 @@ import pytest
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation.calibration import measure_calibration
 from landmarks_fastai.evaluation.report import evaluate_landmarks
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.visualization.plots import (
     plot_calibration,
     plot_ced,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.drawing import NOSE, TRIANGLE, gray_image, kaggle_points, pixel, style_color
@@ -10,7 +12,7 @@ from PIL import Image
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.landmarks import Landmarks
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.visualization.landmarks import draw_landmarks
 from landmarks_fastai.visualization.sheets import evaluation_sheet, landmark_sheet
 from landmarks_fastai.visualization.style import STYLE
@@ -104,3 +106,22 @@ def test_sheet_without_images_or_with_other_counts_is_refused() -> None:
         landmark_sheet([gray_image(9, 9)] * 3, NOSES)
     with pytest.raises(UserError, match="columns and scale of a sheet must be 1 or more"):
         landmark_sheet([gray_image(9, 9)], NOSES[[0]], scale=0)
+
+
+def test_sheet_shows_occluded_landmarks_and_explains_the_cross() -> None:
+    images = np.full((2, 96, 96, 1), 90, np.uint8)
+    plain = Landmarks.from_points(np.stack([kaggle_points(96)] * 2), KAGGLE15)
+    visibility = np.full((2, 15), 0.9, np.float32)
+    visible = replace(plain, visibility=visibility.copy())
+    visibility[1, 10] = 0.1
+    without, same, page = (
+        landmark_sheet(images, landmarks, scale=4)
+        for landmarks in (plain, visible, replace(plain, visibility=visibility))
+    )
+    np.testing.assert_array_equal(same, without)
+    assert page.shape == without.shape
+    changed = (page != without).any(axis=2)
+    gap = STYLE.gap
+    assert not changed[: gap + 384, : gap + 384].any()  # the first face
+    assert changed[: gap + 384, gap + 384 :].any()
+    assert changed[2 * gap + 384 :].any()  # the legend
