@@ -237,7 +237,7 @@ class Experiment:
         }
         if corrupted:
             some = self.dataset.subset(self.held_out[::CORRUPTED_EVERY])
-            scores["corrupted"] = corrupted_rmse(predictor, some.images, some.points)
+            scores["corrupted"] = corrupted_rmse(predictor, some.images[:], some.points)
         return scores
 
 

@@ -24,7 +24,7 @@ from landmarks_fastai.config.loading import load_config
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
 from landmarks_fastai.evaluation.metrics import rmse
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 
 SEEDS = (0, 1, 2)
 TRAIN, EVALUATED = 600, 200

@@ -39,7 +39,7 @@ SETTINGS = ("model.input_size=48", "model.head=lin-relu-lin", "training.loss=l1"
 def augmented_copies(dataset: LandmarkDataset, rows: Indices, count: int) -> LandmarkDataset:
     """Return `count` copies of each row, augmented once, as the original project stored them on disk."""
     repeated = dataset.subset(np.repeat(rows, count))
-    images = torch.from_numpy(repeated.images).permute(0, 3, 1, 2).float() / 255
+    images = torch.from_numpy(repeated.images[:]).permute(0, 3, 1, 2).float() / 255
     labels = torch.from_numpy(repeated.points).float()
     images, points = original(images, labels, dataset.size, OriginalAugment())
     pixels = (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
@@ -56,7 +56,7 @@ def measure(
     others = augmented_copies(dataset, held_out, 1)
     joined = replace(
         copies,
-        images=np.concatenate([copies.images, others.images]),
+        images=np.concatenate([copies.images[:], others.images[:]]),
         points=np.concatenate([copies.points, others.points]),
         names=(*copies.names, *others.names),
     )

@@ -58,7 +58,7 @@ def endless_batches(
 ) -> Iterator[Batch]:
     """Yield (B, C, S, S) images and (B, K, 2) normalized points without end, epoch after epoch."""
     device, size = learn.dls.device, config.model.input_size
-    images = torch.from_numpy(dataset.images).permute(0, 3, 1, 2).to(device)
+    images = torch.from_numpy(dataset.images[:]).permute(0, 3, 1, 2).to(device)
     points = torch.from_numpy(dataset.points).to(device)
     mean, std = (learn.header[name][0] for name in ("mean", "std"))
     assert isinstance(config.augment, OriginalAugment)
@@ -150,7 +150,7 @@ def measure(
         "flip averaging": evaluate_rows(predictor, dataset, held_out, flip=True).overall.rmse,
         "train": evaluate_rows(predictor, dataset, train).overall.rmse,
         "minutes": training.seconds / 60,
-        "corrupted": corrupted_rmse(predictor, some.images, some.points),
+        "corrupted": corrupted_rmse(predictor, some.images[:], some.points),
     }
 
 

@@ -33,10 +33,10 @@ from _common.results import Measurement, ResultFiles, Results, run_missing
 from numpy.typing import NDArray
 from PIL import Image
 
-from landmarks_fastai.commands.evaluate import unseen_rows
 from landmarks_fastai.geometry import ROLL_TOLERANCE, Crop, extract_crop, rotate_points
 from landmarks_fastai.inference.face_detection import open_detector
 from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.model_files.training_images import unseen_rows
 from landmarks_fastai.utils.download import default_cache_dir
 
 PASSES = (0, 1, 2)

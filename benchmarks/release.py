@@ -25,12 +25,12 @@ from _common.markdown import markdown_page, markdown_table, mean_and_std
 from _common.results import ResultFiles, Results
 from numpy.typing import NDArray
 
-from landmarks_fastai.commands.evaluate import unseen_rows
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.evaluation.calibration import measure_calibration
 from landmarks_fastai.evaluation.metrics import point_distances
 from landmarks_fastai.evaluation.report import evaluate_dataset
 from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.model_files.training_images import unseen_rows
 
 
 def oracle_rank_correlation(predicted: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
@@ -81,7 +81,7 @@ def measure_frames(predictor: Predictor, frames: Sequence[Frame68]) -> dict[str,
 
 def measure_mixed(predictor: Predictor, dataset: LandmarkDataset) -> dict[str, float]:
     """Measure the calibration on images of mixed quality."""
-    images, labels = mix_corruptions(dataset.images, dataset.points)
+    images, labels = mix_corruptions(dataset.images[:], dataset.points)
     predicted = predictor.predict_batch(images)
     calibration = measure_calibration(predicted.points, labels, predicted.scales, dataset.size)
     assert calibration is not None, "the released configs predict confidence"
@@ -102,7 +102,7 @@ def measure(
         "plain": measure_crops(predictor, unseen, groups[rows], flip=False),
         "flip averaging": measure_crops(predictor, unseen, groups[rows], flip=True),
         "frames": measure_frames(predictor, select_rows(frames, rows)),
-        "corrupted": corrupted_rmse(predictor, unseen.images, unseen.points),
+        "corrupted": corrupted_rmse(predictor, unseen.images[:], unseen.points),
         "mixed": measure_mixed(predictor, unseen),
     }
 

@@ -36,7 +36,7 @@ from scipy.optimize import minimize_scalar
 
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.inference.smoothing import Cutoffs, LandmarkSmoother, OneEuroFilter, face_size
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.visualization.figures import legend_below, new_figure, style_axes
 from landmarks_fastai.visualization.saving import save_png
 from landmarks_fastai.visualization.style import STYLE

@@ -27,7 +27,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from landmarks_fastai.commands.evaluate import evaluate
+    from landmarks_fastai.commands.compare import compare
+    from landmarks_fastai.commands.evaluate import AnalysisOptions, evaluate
     from landmarks_fastai.commands.train import train
     from landmarks_fastai.config.loading import load_config
     from landmarks_fastai.config.options import DataConfig, TrainConfig
@@ -52,6 +53,8 @@ __all__ = [
     "load_config",
     "train",
     "evaluate",
+    "AnalysisOptions",
+    "compare",
     "Predictor",
     "open_detector",
     "Tracker",
@@ -74,6 +77,8 @@ _MODULES = {
     "load_config": "config.loading",
     "train": "commands.train",
     "evaluate": "commands.evaluate",
+    "AnalysisOptions": "commands.evaluate",
+    "compare": "commands.compare",
     "Predictor": "inference.predictor",
     "open_detector": "inference.face_detection",
     "Tracker": "inference.tracking",

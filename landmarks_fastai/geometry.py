@@ -113,6 +113,12 @@ def center_crop(width: int, height: int) -> Crop:
     return Crop((width - side) // 2, (height - side) // 2, side)
 
 
+def square_crop(x0: float, y0: float, x1: float, y1: float) -> Crop:
+    """Return the square with the center of a box, given by its edges in pixels, and its longer side."""
+    side = max(x1 - x0, y1 - y0)
+    return Crop((x0 + x1 - side) / 2, (y0 + y1 - side) / 2, side)
+
+
 @dataclass(frozen=True)
 class Similarity:
     """N similarity transforms of a shape to points, with positions as complex numbers x + iy.

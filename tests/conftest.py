@@ -27,7 +27,7 @@ from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
 from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.model_files.saving import save_model
 from landmarks_fastai.networks.build import build_network
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 
 # no deadline: examples are not timed, because a busy machine must not make a test fail
 settings.register_profile("no-deadline", deadline=None)

@@ -24,6 +24,8 @@ NAMES = {
     "load_config",
     "train",
     "evaluate",
+    "AnalysisOptions",
+    "compare",
     "Predictor",
     "open_detector",
     "Tracker",

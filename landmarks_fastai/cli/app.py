@@ -7,7 +7,9 @@ import traceback
 
 import typer
 
+from landmarks_fastai.cli.cache import cache
 from landmarks_fastai.cli.configs import configs
+from landmarks_fastai.cli.convert import convert
 from landmarks_fastai.cli.data import data
 from landmarks_fastai.cli.evaluate import evaluate
 from landmarks_fastai.cli.export import export
@@ -27,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for command in (train, evaluate, predict, video, live, web, submit, export, data, configs):
+for command in (train, evaluate, predict, video, live, web, submit, export, data, convert, configs, cache):
     app.command()(command)
 
 # recent versions of typer contain their own copy of click, whose base class has no public name
@@ -63,7 +65,10 @@ def run(arguments: list[str], debug: bool = False) -> int:
         if debug:
             traceback.print_exc()
         message, code = _explain(error)
+        details = error.details if isinstance(error, LandmarksError) else ()
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    for detail in details:
+        print(f"  {' '.join(detail.split())}", file=sys.stderr)
     return code
 
 

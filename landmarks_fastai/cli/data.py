@@ -12,10 +12,14 @@ from landmarks_fastai.cli.options import (
     ConfigOption,
     CorrectionsOption,
     DataOption,
+    FormatOption,
+    SchemaOption,
     SeedOption,
     SetOption,
+    SkipBadOption,
 )
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import format_count
 
 if TYPE_CHECKING:
     from landmarks_fastai.config.options import TrainConfig
@@ -26,6 +30,18 @@ def data(
     config_name: ConfigOption = DEFAULT_CONFIG,
     seed: SeedOption = None,
     settings: SetOption = None,
+    label_format: FormatOption = None,
+    skip_bad: SkipBadOption = False,
+    schema: SchemaOption = None,
+    schema_template: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--schema-template",
+            help="Instead of the summary, write a schema file with the landmark names and the flip pairs"
+            " found, to be corrected and passed to --schema.",
+            metavar="FILE",
+        ),
+    ] = None,
     corrections: CorrectionsOption = None,
     audit: Annotated[
         Optional[Path],
@@ -42,7 +58,8 @@ def data(
 ) -> None:
     """Summarize and check a data set.
 
-    Prints label counts, suspicious labels and near-duplicates, and draws random rows, raw and augmented.
+    Prints label counts, flip pairs, suspicious labels and near-duplicates, and draws random rows: unchanged,
+    mirrored and augmented.
 
     With --audit, ranks the rows by how much their labels contradict the out-of-fold predictions of
     `train --folds`, and writes audit.csv and audit.png. Fill in the column action of audit.csv (drop, unlabel
@@ -54,33 +71,54 @@ def data(
 
       landmarks-fastai data --data my_landmarks.csv --config default --set augment=original
 
+      landmarks-fastai data --data my_landmarks.csv --schema-template schema.yaml
+
       landmarks-fastai data --audit runs/folds
     """
     options = {
         "data.source": source,
+        "data.format": label_format,
+        "data.landmark_schema": schema,
+        "data.skip_bad": skip_bad or None,
         "data.corrections": None if corrections is None else str(corrections),
         "seed": seed,
     }
     overrides = {key: value for key, value in options.items() if value is not None}
     if audit is not None:
-        if overrides or settings or config_name != DEFAULT_CONFIG:
+        if overrides or settings or schema_template or config_name != DEFAULT_CONFIG:
             raise UserError("--audit uses the data of the run and takes no other option but --out")
         _audit(audit, out)
         return
     from landmarks_fastai.config.loading import load_config
 
-    _summarize(load_config(config_name, overrides, settings or []), out)
+    config = load_config(config_name, overrides, settings or [])
+    if schema_template is not None:
+        _write_template(config, schema_template)
+        return
+    _summarize(config, out)
+
+
+def _write_template(config: TrainConfig, path: Path) -> None:
+    """Write a schema file, and print what to do with it."""
+    from landmarks_fastai.commands.schema_report import write_schema_template
+
+    schema = write_schema_template(config.data, path)
+    pairs = format_count(len(schema.flip_pairs), "flip pair")
+    typer.echo(f"{format_count(len(schema), 'landmark')}, {pairs}: {path}")
+    typer.echo("correct it, then pass it to --schema")
 
 
 def _summarize(config: TrainConfig, out: Path) -> None:
     """Print the summary of a data set."""
-    from landmarks_fastai.cli.progress import download_progress
+    from landmarks_fastai.cli.progress import data_progress
     from landmarks_fastai.cli.tables import print_summary
     from landmarks_fastai.commands.data import describe_data
 
-    with download_progress() as progress:
+    with data_progress() as progress:
         result = describe_data(config, out, progress=progress)
     print_summary(result.summary, result.source)
+    for note in result.notes:
+        typer.echo(note)
     typer.echo(
         f"near-duplicates: {result.summary.rows:,} rows in {result.groups:,} groups; the split keeps each"
         " group together"
@@ -90,10 +128,10 @@ def _summarize(config: TrainConfig, out: Path) -> None:
 
 def _audit(run: Path, out: Path) -> None:
     """Rank the labels of a cross-validation and print what was written."""
-    from landmarks_fastai.cli.progress import download_progress
+    from landmarks_fastai.cli.progress import data_progress
     from landmarks_fastai.commands.audit import audit
 
-    with download_progress() as progress:
+    with data_progress() as progress:
         result = audit(run, out, progress=progress)
     typer.echo(f"{len(result.label_errors):,} rows, the most likely label errors first: {result.table}")
     typer.echo(f"labels and predictions of the first {result.shown}: {result.sheet}")

@@ -54,24 +54,39 @@ def warn_if_synthetic(predictor: Predictor) -> None:
         typer.echo(SYNTHETIC_WARNING, err=True)
 
 
-def open_named_detector(name: str) -> Detector:
-    """Open a detector, and show the progress of a download."""
-    from landmarks_fastai.cli.progress import download_progress
+def note_search(requested: str, chosen: str, remedy: str) -> None:
+    """Print that the whole image is searched, if that was not requested."""
+    from landmarks_fastai.inference.face_detection import SEARCH
+
+    if chosen == SEARCH != requested:
+        typer.echo(f"no face detector for these landmarks: searching the whole image; {remedy}")
+
+
+def open_named_detector(name: str, predictor: Predictor) -> Detector:
+    """Open a detector for a model, and show the progress of a download."""
+    from landmarks_fastai.cli.progress import data_progress
     from landmarks_fastai.inference.face_detection import open_detector
 
-    with download_progress() as progress:
-        return open_detector(name, progress=progress)
+    with data_progress() as progress:
+        return open_detector(name, progress=progress, predictor=predictor)
 
 
 def open_tracker(
     models: Sequence[Path] | None, device: str, trust_pickle: bool, detector: str, smooth: bool
 ) -> Tracker:
     """Open a tracker for a video or camera; see `open_predictor` for the models."""
-    from landmarks_fastai.inference.face_detection import NO_DETECTOR, choose_detector
+    from landmarks_fastai.inference.face_detection import NO_DETECTOR, SEARCH, choose_detector
     from landmarks_fastai.inference.tracking import Tracker
 
     predictor = open_predictor(models, device, trust_pickle)
     warn_if_synthetic(predictor)
-    name = choose_detector(detector, predictor.schema)
+    name = choose_detector(detector, predictor.header)
+    note_search(detector, name, "the landmarks are then tracked")
     # without a detector the center crop of every frame is used, as in the original project
-    return Tracker(predictor, open_named_detector(name), smooth=smooth, follow=name != NO_DETECTOR)
+    return Tracker(
+        predictor,
+        open_named_detector(name, predictor),
+        smooth=smooth,
+        follow=name != NO_DETECTOR,
+        single=name == SEARCH,
+    )

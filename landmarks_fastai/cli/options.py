@@ -28,8 +28,27 @@ DataOption = Annotated[
     Optional[str],
     typer.Option(
         "--data",
-        help="kaggle, synthetic, or a path: Kaggle's zip or CSV, your own CSV, or a folder with one of them.",
+        help="kaggle, synthetic, or a path to labels: CSV, COCO, YOLO, LabelMe, CVAT, DeepLabCut, SLEAP …",
         metavar="SOURCE",
+    ),
+]
+FormatOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--format", help="Format of the labels. Default: recognized by their content.", metavar="FORMAT"
+    ),
+]
+SkipBadOption = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Leave out rows that cannot be used, instead of ending with an error."),
+]
+SchemaOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--schema",
+        help="Flip pairs, skeleton and eyes of the landmarks: a YAML or JSON file (`data --schema-template`"
+        " writes one), or a built-in schema such as ibug68. Default: recognized by the landmark names.",
+        metavar="SCHEMA",
     ),
 ]
 CorrectionsOption = Annotated[
@@ -68,7 +87,9 @@ ModelsArgument = Annotated[
 DetectorOption = Annotated[
     str,
     typer.Option(
-        "--detector", help="Face detector: auto, centerface, dlib, yunet, or none (the center crop)."
+        "--detector",
+        help="Face detector: auto, centerface, dlib, yunet, search (the whole image is searched with the"
+        " model, the default for landmarks that are not a face's), or none (the center crop).",
     ),
 ]
 RefineOption = Annotated[

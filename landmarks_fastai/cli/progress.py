@@ -105,27 +105,27 @@ def summary_lines(summary: RunSummary) -> list[str]:
     return [f"{label:<11}{value}" for label, value in entries.items() if value is not None]
 
 
-@contextmanager
-def download_progress() -> Iterator[progress.Progress]:
-    """Yield a progress callback for the bytes of a download; the bar appears with the first call."""
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("downloading"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    task = None
+DOWNLOAD_COLUMNS = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+IMAGE_COLUMNS = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn())
 
-    def show(done: int, total: int | None) -> None:
-        nonlocal task
-        if task is None:
+
+@contextmanager
+def data_progress() -> Iterator[progress.Progress]:
+    """Yield a progress callback for downloading a data set and decoding its images.
+
+    A bar appears with the first call of each.
+    """
+    console = Console(stderr=True)
+    bars: dict[str, tuple[Progress, TaskID]] = {}
+
+    def show(done: int, total: int | None, unit: str = "bytes") -> None:
+        if unit not in bars:
+            columns = DOWNLOAD_COLUMNS if unit == "bytes" else IMAGE_COLUMNS
+            hidden = not console.is_terminal
+            bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
             bar.start()
-            task = bar.add_task("", total=total)
+            bars[unit] = bar, bar.add_task("", total=total)
+        bar, task = bars[unit]
         bar.update(task, completed=done, total=total)
         if total is not None and done >= total:
             bar.stop()
@@ -133,7 +133,8 @@ def download_progress() -> Iterator[progress.Progress]:
     try:
         yield show
     finally:
-        bar.stop()
+        for bar, _ in bars.values():
+            bar.stop()
 
 
 @contextmanager
@@ -145,7 +146,7 @@ def frame_progress() -> Iterator[progress.Progress]:
         task = bar.add_task("", total=None, rate="")
         started = time.monotonic()
 
-        def show(done: int, total: int | None) -> None:
+        def show(done: int, total: int | None, unit: str = "frames") -> None:
             rate = f"{done / max(time.monotonic() - started, 1e-6):.1f} frames/s"
             bar.update(task, completed=done, total=total, rate=rate)
 

@@ -33,10 +33,10 @@ def submit(
 
       landmarks-fastai submit runs/default runs/default-2
     """
-    from landmarks_fastai.cli.progress import download_progress
+    from landmarks_fastai.cli.progress import data_progress
     from landmarks_fastai.commands import submit as command
 
-    with download_progress() as progress:
+    with data_progress() as progress:
         rows = command.submit(
             models,
             out,

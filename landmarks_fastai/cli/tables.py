@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 ISSUES_SHOWN = 10
 """Number of rows with suspicious labels that are printed."""
 
+PAIRS_SHOWN = 50
+"""Number of flip pairs that are printed."""
+
 REASONS_SHOWN = 2
 """Number of reasons printed for each of them."""
 
@@ -26,12 +29,14 @@ def print_report(report: Report) -> None:
     console.print(
         f"errors in pixels of {report.image_size} px images; NME normalized by {report.normalizer_name}"
     )
-    groups = _table("rows", "faces", "RMSE px", "L1 px", "NME", "fail 8%", "fail 10%", "AUC 8%", "AUC 10%")
+    groups = make_table(
+        "rows", "faces", "RMSE px", "L1 px", "NME", "fail 8%", "fail 10%", "AUC 8%", "AUC 10%"
+    )
     for name, scores in (("all", report.overall), ("complete", report.complete), ("partial", report.partial)):
         if scores.faces:
             groups.add_row(name, f"{scores.faces:,}", *_score_cells(scores, report.mean_nme(scores)))
     console.print(groups, "")
-    landmarks = _table("landmark", "labeled", "mean px", "RMSE px", "p95 px")
+    landmarks = make_table("landmark", "labeled", "mean px", "RMSE px", "p95 px")
     for landmark in report.landmarks:
         numbers = (landmark.mean_distance, landmark.rmse, landmark.p95)
         landmarks.add_row(
@@ -48,10 +53,13 @@ def print_summary(summary: DatasetSummary, source: str) -> None:
     size = f"{summary.size} × {summary.size} px"
     console.print(f"{source}: {summary.rows:,} rows of {size}, {kind}", markup=False)
     console.print(f"complete: {summary.complete:,} rows   exact duplicates: {summary.duplicates:,} images")
-    landmarks = _table("landmark", "labeled", "missing")
+    landmarks = make_table("landmark", "labeled", "missing")
     for name, count in summary.labeled.items():
         landmarks.add_row(Text(name), f"{count:,}", f"{summary.rows - count:,}")
     console.print(landmarks)
+    console.print(f"flip pairs: {_pairs_text(summary.flip_pairs)}", markup=False)
+    for note in summary.notes:
+        console.print(note, markup=False)
     rows: dict[str, list[str]] = {}
     for issue in summary.issues:  # sorted by score, so the rows are too
         rows.setdefault(issue.row, []).append(issue.reason)
@@ -65,6 +73,15 @@ def print_summary(summary: DatasetSummary, source: str) -> None:
         console.print(f"  {row}: {'; '.join(reasons[:REASONS_SHOWN])}{more}", markup=False)
     if len(rows) > ISSUES_SHOWN:
         console.print(f"  and {len(rows) - ISSUES_SHOWN:,} more rows")
+
+
+def _pairs_text(pairs: tuple[tuple[str, str], ...]) -> str:
+    """Return the flip pairs in one line."""
+    if not pairs:
+        return "none"
+    shown = ", ".join(f"{first} ↔ {second}" for first, second in pairs[:PAIRS_SHOWN])
+    more = len(pairs) - PAIRS_SHOWN
+    return shown if more <= 0 else f"{shown} and {more:,} more"
 
 
 def _print_calibration(console: Console, calibration: Calibration | None) -> None:
@@ -83,7 +100,7 @@ def _print_calibration(console: Console, calibration: Calibration | None) -> Non
     )
 
 
-def _table(*columns: str) -> Table:
+def make_table(*columns: str) -> Table:
     """Return a table whose first column is text and whose other columns are numbers."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for index, column in enumerate(columns):

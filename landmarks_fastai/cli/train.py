@@ -13,9 +13,12 @@ from landmarks_fastai.cli.options import (
     ConfigOption,
     CorrectionsOption,
     DataOption,
+    FormatOption,
     OverwriteOption,
+    SchemaOption,
     SeedOption,
     SetOption,
+    SkipBadOption,
 )
 from landmarks_fastai.errors import UserError
 
@@ -49,6 +52,9 @@ def train(
         ),
     ] = None,
     data: DataOption = None,
+    label_format: FormatOption = None,
+    skip_bad: SkipBadOption = False,
+    schema: SchemaOption = None,
     corrections: CorrectionsOption = None,
     out: Annotated[
         Optional[Path],
@@ -108,6 +114,9 @@ def train(
         "training.schedule.max_lr": lr,
         "seed": seed,
         "data.source": data,
+        "data.landmark_schema": schema,
+        "data.format": label_format,
+        "data.skip_bad": skip_bad or None,
         "data.corrections": None if corrections is None else str(corrections),
         "data.limit": REDUCED_ROWS if reduce_data else None,
         "data.folds": folds,
@@ -132,34 +141,34 @@ def train(
 
 def _train(config: TrainConfig, out: Path | None, name: str, overwrite: bool) -> None:
     """Train and print the result."""
-    from landmarks_fastai.cli.progress import TrainingProgress, download_progress
+    from landmarks_fastai.cli.progress import TrainingProgress, data_progress
     from landmarks_fastai.cli.results import print_result
     from landmarks_fastai.commands import train as command
 
     folder = out or command.default_run_folder(RUNS, name)
-    with download_progress() as progress, TrainingProgress() as reporter:
+    with data_progress() as progress, TrainingProgress() as reporter:
         result = command.train(config, folder, reporter=reporter, overwrite=overwrite, progress=progress)
     print_result(result)
 
 
 def _resume(run: Path) -> None:
     """Resume an interrupted run and print the result."""
-    from landmarks_fastai.cli.progress import TrainingProgress, download_progress
+    from landmarks_fastai.cli.progress import TrainingProgress, data_progress
     from landmarks_fastai.cli.results import print_result
     from landmarks_fastai.commands import train as command
 
-    with download_progress() as progress, TrainingProgress() as reporter:
+    with data_progress() as progress, TrainingProgress() as reporter:
         result = command.resume(run, reporter=reporter, progress=progress)
     print_result(result)
 
 
 def _find_lr(config: TrainConfig, out: Path | None, name: str) -> None:
     """Run the learning rate finder and print its suggestion."""
-    from landmarks_fastai.cli.progress import download_progress
+    from landmarks_fastai.cli.progress import data_progress
     from landmarks_fastai.commands.train import default_run_folder
     from landmarks_fastai.training.lr_finder import find_lr
 
     folder = out or default_run_folder(RUNS, f"{name}-lr")
-    with download_progress() as progress:
+    with data_progress() as progress:
         suggestion, plot = find_lr(config, folder, progress=progress)
     typer.echo(f"suggested: --lr {suggestion:.2g}   plot: {plot}")

@@ -181,4 +181,4 @@ def _audit_sheet(
         for rank, (name, label_error) in enumerate(zip(shown.names, label_errors, strict=True), start=1)
     ]
     predicted = predictions.landmarks[rows]
-    return landmark_sheet(shown.images, predicted, truth=shown.landmarks, captions=captions, columns=5)
+    return landmark_sheet(shown.images[:], predicted, truth=shown.landmarks, captions=captions, columns=5)

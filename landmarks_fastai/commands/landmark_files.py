@@ -21,6 +21,8 @@ DIGITS = 3
 
 IMAGE_COLUMNS = ("image", "face", "landmark", "x", "y", "confidence")
 VIDEO_COLUMNS = ("frame", "time", "track_id", "landmark", "x", "y", "confidence")
+VISIBILITY_COLUMN = "visibility"
+"""Last column, only for a model that predicts visibility."""
 
 ROWS_PER_FLUSH = 20_000
 """Rows of a Parquet file kept in memory until they are written."""
@@ -61,34 +63,46 @@ def iter_landmarks(face: Landmarks) -> Iterator[tuple[str, float, float, float |
         yield name, x, y, None if math.isnan(value) else value
 
 
-def landmark_cells(face: Landmarks) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the CSV cells name, x, y and confidence of each landmark; an unknown confidence is empty."""
-    for name, x, y, confidence in iter_landmarks(face):
-        shown = "" if confidence is None else f"{confidence:.{DIGITS}f}"
-        yield name, f"{x:.{DIGITS}f}", f"{y:.{DIGITS}f}", shown
+def iter_values(face: Landmarks, visibility: bool) -> Iterator[tuple[str, tuple[float | None, ...]]]:
+    """Yield name and values of each landmark of one face: x, y, confidence and, if requested, visibility.
+
+    An unknown confidence or visibility is None.
+    """
+    (probabilities,) = face.visibility.tolist()
+    for (name, *values), probability in zip(iter_landmarks(face), probabilities, strict=True):
+        known = None if math.isnan(probability) else probability
+        yield name, (*values, known) if visibility else tuple(values)
 
 
-def landmarks_to_json(face: Landmarks) -> dict[str, dict[str, float | None]]:
-    """Return {name: {"x", "y", "confidence"}} of one face; an unknown confidence is null."""
+def landmark_cells(face: Landmarks, visibility: bool = False) -> Iterator[tuple[str, ...]]:
+    """Yield the CSV cells of each landmark, its name and its values (`iter_values`); None is empty."""
+    for name, values in iter_values(face, visibility):
+        yield name, *("" if value is None else f"{value:.{DIGITS}f}" for value in values)
+
+
+def landmarks_to_json(face: Landmarks, visibility: bool = False) -> dict[str, dict[str, float | None]]:
+    """Return {name: {"x", "y", "confidence"}} of one face, with "visibility" if requested; None is null."""
+    keys = ("x", "y", "confidence", VISIBILITY_COLUMN)[: 4 if visibility else 3]
     return {
         name: {
-            "x": round(x, DIGITS),
-            "y": round(y, DIGITS),
-            "confidence": None if confidence is None else round(confidence, DIGITS),
+            key: None if value is None else round(value, DIGITS)
+            for key, value in zip(keys, values, strict=True)
         }
-        for name, x, y, confidence in iter_landmarks(face)
+        for name, values in iter_values(face, visibility)
     }
 
 
 # --- images --------------------------------------------------------------------------------------
 
 
-def write_landmarks_json(path: Path, results: Sequence[ImageResult], schema: LandmarkSchema) -> None:
+def write_landmarks_json(
+    path: Path, results: Sequence[ImageResult], schema: LandmarkSchema, visibility: bool = False
+) -> None:
     """Write the landmarks of images as JSON.
 
     The structure is {"schema", "names", "images": [{"image", "width", "height", "faces": [{"box", "roll",
     "landmarks"}]}]}. A box holds the edges x0, y0, x1, y1 of the face's crop before it is rotated by `roll`
-    degrees about its center; see `landmarks_to_json` for the landmarks.
+    degrees about its center; see `landmarks_to_json` for the landmarks, and for `visibility`.
     """
     images = [
         {
@@ -99,7 +113,7 @@ def write_landmarks_json(path: Path, results: Sequence[ImageResult], schema: Lan
                 {
                     "box": [round(edge, DIGITS) for edge in crop.box],
                     "roll": round(crop.roll, DIGITS),
-                    "landmarks": landmarks_to_json(face),
+                    "landmarks": landmarks_to_json(face, visibility),
                 }
                 for face, crop in zip(result.landmarks, result.landmarks.crops or (), strict=True)
             ],
@@ -109,15 +123,22 @@ def write_landmarks_json(path: Path, results: Sequence[ImageResult], schema: Lan
     write_json(path, {"schema": schema.name, "names": list(schema.names), "images": images})
 
 
-def write_landmarks_csv(path: Path, results: Sequence[ImageResult]) -> None:
-    """Write the landmarks of images as CSV, one row of `IMAGE_COLUMNS` for each landmark."""
+def write_landmarks_csv(path: Path, results: Sequence[ImageResult], visibility: bool = False) -> None:
+    """Write the landmarks of images as CSV, one row of `IMAGE_COLUMNS` for each landmark.
+
+    With `visibility`, `VISIBILITY_COLUMN` is the last column.
+    """
     rows = [
         (str(result.image), str(index), *cells)
         for result in results
         for index, face in enumerate(result.landmarks)
-        for cells in landmark_cells(face)
+        for cells in landmark_cells(face, visibility)
     ]
-    write_csv(path, [IMAGE_COLUMNS, *rows])
+    write_csv(path, [_with_visibility(IMAGE_COLUMNS, visibility), *rows])
+
+
+def _with_visibility(columns: tuple[str, ...], visibility: bool) -> tuple[str, ...]:
+    return (*columns, VISIBILITY_COLUMN) if visibility else columns
 
 
 # --- videos --------------------------------------------------------------------------------------
@@ -138,7 +159,10 @@ def check_landmark_file(path: Path) -> None:
 
 
 def open_landmark_file(
-    path: Path, schema: LandmarkSchema, rows_per_flush: int = ROWS_PER_FLUSH
+    path: Path,
+    schema: LandmarkSchema,
+    rows_per_flush: int = ROWS_PER_FLUSH,
+    visibility: bool = False,
 ) -> AbstractContextManager[FrameWriter]:
     """Open a file for the landmarks of a video, in the format of its suffix.
 
@@ -155,6 +179,8 @@ def open_landmark_file(
         Names of the landmarks.
     rows_per_flush
         Rows of a Parquet file kept in memory until they are written.
+    visibility
+        Also write the probability that a landmark is visible, in the last column.
 
     Raises
     ------
@@ -164,7 +190,7 @@ def open_landmark_file(
         If the file cannot be written; see `atomic_write`.
     """
     check_landmark_file(path)
-    return LANDMARK_FILES[path.suffix.lower()](path, schema, rows_per_flush)
+    return LANDMARK_FILES[path.suffix.lower()](path, schema, rows_per_flush, visibility)
 
 
 def _track_ids(landmarks: Landmarks) -> Sequence[int]:
@@ -172,21 +198,25 @@ def _track_ids(landmarks: Landmarks) -> Sequence[int]:
 
 
 @contextmanager
-def _csv_file(path: Path, schema: LandmarkSchema, rows_per_flush: int) -> Iterator[FrameWriter]:
+def _csv_file(
+    path: Path, schema: LandmarkSchema, rows_per_flush: int, visibility: bool
+) -> Iterator[FrameWriter]:
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(VIDEO_COLUMNS)
+        rows.writerow(_with_visibility(VIDEO_COLUMNS, visibility))
 
         def write(frame: int, time: float, landmarks: Landmarks) -> None:
             for face, track_id in zip(landmarks, _track_ids(landmarks), strict=True):
-                for cells in landmark_cells(face):
+                for cells in landmark_cells(face, visibility):
                     rows.writerow((frame, f"{time:.6f}", track_id, *cells))
 
         yield write
 
 
 @contextmanager
-def _json_file(path: Path, schema: LandmarkSchema, rows_per_flush: int) -> Iterator[FrameWriter]:
+def _json_file(
+    path: Path, schema: LandmarkSchema, rows_per_flush: int, visibility: bool
+) -> Iterator[FrameWriter]:
     """Write {"schema", "names", "frames": [{"frame", "time", "faces": [{"track_id", "landmarks"}]}]}."""
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
         head = json.dumps({"schema": schema.name, "names": list(schema.names)}, ensure_ascii=False)
@@ -196,7 +226,7 @@ def _json_file(path: Path, schema: LandmarkSchema, rows_per_flush: int) -> Itera
         def write(frame: int, time: float, landmarks: Landmarks) -> None:
             nonlocal separator
             faces = [
-                {"track_id": track_id, "landmarks": landmarks_to_json(face)}
+                {"track_id": track_id, "landmarks": landmarks_to_json(face, visibility)}
                 for face, track_id in zip(landmarks, _track_ids(landmarks), strict=True)
             ]
             row = {"frame": frame, "time": round(time, 6), "faces": faces}
@@ -208,28 +238,31 @@ def _json_file(path: Path, schema: LandmarkSchema, rows_per_flush: int) -> Itera
 
 
 @contextmanager
-def _parquet_file(path: Path, schema: LandmarkSchema, rows_per_flush: int) -> Iterator[FrameWriter]:
+def _parquet_file(
+    path: Path, schema: LandmarkSchema, rows_per_flush: int, visibility: bool
+) -> Iterator[FrameWriter]:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(f"{path}: Parquet needs another package: pip install pyarrow") from error
-    types = ("int64", "float64", "int64", "string", "float32", "float32", "float32")
-    layout = pyarrow.schema(list(zip(VIDEO_COLUMNS, map(pyarrow.type_for_alias, types), strict=True)))
+    columns = _with_visibility(VIDEO_COLUMNS, visibility)
+    types = ("int64", "float64", "int64", "string", *["float32"] * (len(columns) - 4))
+    layout = pyarrow.schema(list(zip(columns, map(pyarrow.type_for_alias, types), strict=True)))
     pending: list[tuple[Any, ...]] = []
     with atomic_write(path) as partial, pyarrow.parquet.ParquetWriter(partial, layout) as file:
 
         def flush() -> None:
-            columns = zip(*pending, strict=True) if pending else [()] * len(VIDEO_COLUMNS)
-            arrays = [
-                pyarrow.array(column, field.type) for column, field in zip(columns, layout, strict=True)
-            ]
+            values = zip(*pending, strict=True) if pending else [()] * len(columns)
+            arrays = [pyarrow.array(column, field.type) for column, field in zip(values, layout, strict=True)]
             file.write_table(pyarrow.Table.from_arrays(arrays, schema=layout))
             pending.clear()
 
         def write(frame: int, time: float, landmarks: Landmarks) -> None:
             for face, track_id in zip(landmarks, _track_ids(landmarks), strict=True):
-                pending.extend((frame, time, track_id, *landmark) for landmark in iter_landmarks(face))
+                pending.extend(
+                    (frame, time, track_id, name, *values) for name, values in iter_values(face, visibility)
+                )
             if len(pending) >= rows_per_flush:
                 flush()
 
@@ -237,7 +270,9 @@ def _parquet_file(path: Path, schema: LandmarkSchema, rows_per_flush: int) -> It
         flush()
 
 
-LANDMARK_FILES: Mapping[str, Callable[[Path, LandmarkSchema, int], AbstractContextManager[FrameWriter]]] = {
+OpenFile = Callable[[Path, LandmarkSchema, int, bool], AbstractContextManager[FrameWriter]]
+
+LANDMARK_FILES: Mapping[str, OpenFile] = {
     ".csv": _csv_file,
     ".json": _json_file,
     ".parquet": _parquet_file,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landmarks_fastai.commands.landmark_files import ImageResult
+from landmarks_fastai.data.box_files import ImageBox
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.geometry import Crop
 from landmarks_fastai.inference.detectors.base import Detector
-from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.inference.predictor import Predictor, crops_from_boxes
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.utils.images import read_image
 from landmarks_fastai.visualization.landmarks import draw_landmarks, number_faces
@@ -28,7 +30,7 @@ def predict_images(
     out: Path,
     *,
     detector: Detector,
-    box: Box | None = None,
+    boxes: Mapping[Path, Sequence[ImageBox]] | None = None,
     refine: int | None = None,
     names: bool = False,
     failed: Callable[[UserError], None],
@@ -44,28 +46,45 @@ def predict_images(
     out
         Folder for the drawings, NAME_landmarks.png.
     detector
-        Finds the faces if no box is given.
-    box
-        Edges x0, y0, x1, y1 of the only face, pixels.
+        Finds the faces of the images without boxes.
+    boxes
+        Boxes of the faces of each image.
     refine
         Number of refinement passes; None: `Predictor.default_refine`.
     names
         Draw the name of each landmark next to it.
     failed
-        Called with the error of each image that cannot be used.
+        Called with the error of each image or box that cannot be used.
     """
     taken: set[str] = set()
+    passes = predictor.default_refine if refine is None else refine
     for path in images:
         try:
             image = read_image(path)
-            landmarks = predict_faces(predictor, image, detector, box, refine)
+            given = [] if boxes is None else boxes.get(path, [])
+            crops = _usable_crops(path, image, given, failed) if given else detector(image).crops
+            if given and not crops:
+                continue
+            landmarks = predictor.predict_crops(image, crops, refine=passes)
         except UserError as error:
-            # an error that does not name the image is about its box
             failed(error if str(path) in str(error) else UserError(f"{path}: {error}"))
             continue
         drawing = out / f"{_unique_stem(path, taken)}_landmarks.png"
         save_png(drawing, draw_landmarks(image, landmarks, names=names, captions=number_faces(landmarks)))
         yield ImageResult(path, (image.shape[1], image.shape[0]), landmarks, drawing)
+
+
+def _usable_crops(
+    path: Path, image: NDArray[np.uint8], boxes: Sequence[ImageBox], failed: Callable[[UserError], None]
+) -> list[Crop]:
+    """Return the crops of the boxes of an image, and report each box that cannot be used."""
+    crops = []
+    for box in boxes:
+        try:
+            crops += crops_from_boxes(image, [box.edges])
+        except UserError as error:
+            failed(UserError(f"{path}: {box.location}: {error}"))
+    return crops
 
 
 def predict_faces(
@@ -108,7 +127,7 @@ def draw_dataset_samples(predictor: Predictor, dataset: LandmarkDataset, out: Pa
         ],
         dataset.schema,
     )
-    images = np.repeat(rows.images, 2, axis=0)
+    images = np.repeat(rows.images[:], 2, axis=0)
     captions = [f"{name}: {kind}" for name in rows.names for kind in ("label", "prediction")]
     path = out / "dataset.png"
     save_png(path, landmark_sheet(images, shown, captions=captions, columns=2))

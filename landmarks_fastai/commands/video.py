@@ -158,7 +158,7 @@ def annotate_video(
                 writer.write(image, frame.time - reader.start)
             count += 1
             if progress is not None:
-                progress(count, reader.expected)
+                progress(count, reader.expected, "frames")
         return VideoResult(count, seconds, len(annotator.track_ids), reader.damage, interrupt.requested)
 
 
@@ -201,8 +201,11 @@ def _open_landmark_files(
     """Open the landmark files; `stack` closes them."""
     if tracker is None:
         return []
-    schema = tracker.predictor.schema
-    return [stack.enter_context(open_landmark_file(file, schema)) for file in outputs.landmark_files]
+    schema, visibility = tracker.predictor.schema, tracker.predictor.predicts_visibility
+    return [
+        stack.enter_context(open_landmark_file(file, schema, visibility=visibility))
+        for file in outputs.landmark_files
+    ]
 
 
 def _open_image_writers(

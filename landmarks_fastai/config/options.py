@@ -83,6 +83,9 @@ class ModelConfig(Options):
         " or a released model; the new network may be deeper",
     )
     confidence: bool = Field(True, description="also predict the expected error of each landmark")
+    visibility: bool = Field(
+        True, description="also predict visibility, if training labels are both occluded and visible"
+    )
     two_protocols: bool = Field(
         False,
         description="incomplete rows follow another annotation protocol: learn both, predict that of the"
@@ -102,20 +105,34 @@ class ModelConfig(Options):
 class DataConfig(Options):
     """The data set and how it is split."""
 
-    source: str = Field("kaggle", description="kaggle, synthetic, or a path (zip, CSV or folder)")
+    source: str = Field("kaggle", description="kaggle, synthetic, or a path to labels")
     count: int | None = Field(
         None, ge=2, description="number of synthetic faces; 1,000 if unset (only for synthetic)"
+    )
+    occlusion: float | None = Field(
+        None, ge=0, le=1, description="fraction of synthetic faces that an object covers in part; 0 if unset"
     )
     image_size: int | None = Field(
         None,
         ge=32,
         le=1024,
-        description="side of the crops kept in memory, px; 128 if unset (only for a CSV with images)",
+        description="side of the cached crops, px; 128 if unset (only for labels of image files)",
     )
-    crop: Literal["landmarks", "image"] | None = Field(
+    crop: Literal["landmarks", "box", "image"] | None = Field(
         None,
-        description="crop around the landmarks, or the center crop of the image; landmarks if unset (only"
-        " for a CSV with images)",
+        description="crop around the landmarks, the square around the box of each row, or the center crop of"
+        " the image; landmarks if unset (only for labels of image files)",
+    )
+    format: str | None = Field(None, description="format of the labels; recognized by their content if unset")
+    landmark_schema: str | None = Field(
+        None,
+        description="file with the flip pairs, skeleton and eyes of the landmarks, or a built-in schema;"
+        " recognized by the landmark names if unset (only for labels of image files)",
+    )
+    skip_bad: bool | None = Field(
+        None,
+        description="leave out rows that cannot be used, instead of ending with an error (only for labels of"
+        " image files)",
     )
     corrections: str | None = Field(
         None, description="CSV of corrected labels; `data --audit` writes a template"

@@ -173,7 +173,7 @@ def _video_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> No
             yield {note: _note(VIDEO_PROMPT)}
             return
 
-        def progress(done: int, expected: int | None) -> None:
+        def progress(done: int, expected: int | None, unit: str = "frames") -> None:
             if expected is None:
                 bar((done, None), unit="frames")
             else:

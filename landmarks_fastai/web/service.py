@@ -22,7 +22,13 @@ from landmarks_fastai.commands.predict import predict_faces
 from landmarks_fastai.commands.video import annotate_video
 from landmarks_fastai.errors import LandmarksError, RunError, UserError
 from landmarks_fastai.inference.detectors.base import Detector
-from landmarks_fastai.inference.face_detection import AUTO, NO_DETECTOR, choose_detector, open_detector
+from landmarks_fastai.inference.face_detection import (
+    AUTO,
+    NO_DETECTOR,
+    SEARCH,
+    choose_detector,
+    open_detector,
+)
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.landmarks import Landmarks
@@ -149,8 +155,8 @@ class LandmarkService:
             save_png(drawing, draw_landmarks(image, landmarks, captions=number_faces(landmarks)))
             height, width = image.shape[:2]
             results = [ImageResult(Path(path.name), (width, height), landmarks, drawing)]
-            write_landmarks_csv(csv, results)
-            write_landmarks_json(json, results, predictor.schema)
+            write_landmarks_csv(csv, results, predictor.predicts_visibility)
+            write_landmarks_json(json, results, predictor.schema, predictor.predicts_visibility)
         message = f"{path.name}: {format_count(len(landmarks), 'face')}, {width} × {height} px."
         if np.isnan(landmarks.confidence).all():
             message += " This model does not estimate confidence."
@@ -178,11 +184,11 @@ class LandmarkService:
             If a result cannot be written, or `close` was called.
         """
 
-        def report(done: int, expected: int | None) -> None:
+        def report(done: int, expected: int | None, unit: str = "frames") -> None:
             if self.closing:
                 raise RunError(f"{path.name}: not finished because the server is stopping")
             if progress is not None:
-                progress(done, expected)
+                progress(done, expected, unit)
 
         with self._busy, _hide_folders(path.parent, out):
             self._check_size(path)
@@ -190,11 +196,11 @@ class LandmarkService:
             predictor, detector = self.open(model)
             drawing = out / f"{path.stem}_landmarks.mp4"
             csv, json = out / "landmarks.csv", out / "landmarks.json"
-            follow = choose_detector(self._detector, predictor.schema) != NO_DETECTOR
+            name = choose_detector(self._detector, predictor.header)
             video = annotate_video(
                 path,
                 drawing,
-                Tracker(predictor, detector, follow=follow),
+                Tracker(predictor, detector, follow=name != NO_DETECTOR, single=name == SEARCH),
                 end=self.limits.seconds,
                 landmark_files=(csv, json),
                 progress=report,
@@ -243,7 +249,9 @@ class LandmarkService:
             if model not in self._predictors:
                 self._predictors[model] = Predictor.open(self._paths[model])
             predictor = self._predictors[model]
-            name = choose_detector(self._detector, predictor.schema)
+            name = choose_detector(self._detector, predictor.header)
+            if name == SEARCH:  # belongs to one model
+                return predictor, open_detector(name, predictor=predictor)
             if name not in self._detectors:
                 self._detectors[name] = open_detector(name, default_cache_dir())
             return predictor, self._detectors[name]

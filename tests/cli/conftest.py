@@ -26,7 +26,7 @@ from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.model_files.saving import save_model
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 
 
 @pytest.fixture

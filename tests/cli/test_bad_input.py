@@ -142,7 +142,7 @@ def test_csv_of_own_images_with_wrong_row_is_refused(folder: Path, expect_error:
     Image.new("RGB", (40, 30), "red").save(folder / "a.png")
     (folder / "half.jpg").write_bytes(jpeg()[:2000])
     for row, parts in (
-        ("b.png,1,2,30,20", ("own.csv, line 3", "no such image b.png")),
+        ("b.png,1,2,30,20", ("own.csv, line 3", "no such image 'b.png'")),
         ("half.jpg,1,2,30,20", ("own.csv, line 3", "half.jpg", "truncated")),
         ("a.png,1,2,300,20", ("own.csv, line 3", "far outside")),
         ("a.png,1,,30,20", ("own.csv, line 3", "tip_y is empty but tip_x is not")),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from landmarks_fastai.cli import run
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 
 
 def gray_text(image: NDArray[np.uint8]) -> str:
@@ -36,6 +36,7 @@ def test_data_prints_summary_and_saves_samples(tmp_path: Path, capsys: pytest.Ca
     assert "exact duplicates: 1 " in printed
     (missing,) = (line.split() for line in printed.splitlines() if line.startswith("right_eye_center"))
     assert missing == ["right_eye_center", "5", "1"]
+    assert "flip pairs: left_eye_center ↔ right_eye_center, " in printed
     assert "6 rows in 5 groups" in printed
     assert f"samples: {out / 'samples.png'}" in printed
     with Image.open(out / "samples.png") as sheet:

@@ -37,7 +37,8 @@ def test_evaluate_uses_validation_rows(
     assert "within 2.4 px of its label" in printed
     assert " of 180 landmarks; expected calibration error " in printed
     assert "rank correlation of confidence and accuracy" in printed
-    names = ["calibration.png", "ced.png", "faces.csv", "landmark_errors.png", "metrics.json", "worst.png"]
+    names = ["calibration.png", "ced.png", "faces.csv", "landmark_errors.png", "metrics.json"]
+    names += ["sigmas.csv", "worst.png"]
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == names
     assert sorted(printed.splitlines()[-1].partition("report: ")[2].split(", ")) == names
     for name in (name for name in names if name.endswith(".png")):
@@ -113,7 +114,8 @@ def test_evaluate_several_models_uses_rows_new_to_all(
     # the same weights, as if four of the twelve validation rows and four others were the validation rows
     other = tmp_path / "other"
     shutil.copytree(workspace / "runs/quick", other, ignore=shutil.ignore_patterns("checkpoints", "*.pkl"))
-    data["split"]["valid"] = [*valid[2:6], *data["split"]["train"][:4]]
+    train = data["split"]["train"]
+    data["split"] |= {"valid": [*valid[2:6], *train[:4]], "train": [*train[4:], *valid[:2], *valid[6:]]}
     (other / "data.json").write_text(json.dumps(data))
     arguments = ["evaluate", "runs/quick", str(other), "--device", "cpu", "--out", str(tmp_path / "report")]
     assert run(arguments) == 0
@@ -122,7 +124,7 @@ def test_evaluate_several_models_uses_rows_new_to_all(
     expected = expected_metrics(predictor, training_data.subset(np.array(valid[2:6])))
     assert metrics["overall"] == expected["overall"]
 
-    data["split"]["valid"] = data["split"]["train"][:4]
+    data["split"] |= {"valid": train[:4], "train": [*train[4:], *valid]}
     (other / "data.json").write_text(json.dumps(data))
     assert run(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -130,6 +132,79 @@ def test_evaluate_several_models_uses_rows_new_to_all(
     assert "--data" in line
     assert run([*arguments, "--rows", "all"]) == 0
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["overall"]["faces"] == 60
+
+
+def test_evaluate_prints_intervals_and_slices(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "runs/quick", "--rows", "all", "--device", "cpu", "--out", str(tmp_path)]
+    assert run([*arguments, "--pck", "0.3", "--slice", "size", "--coco-ap"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    low, high = metrics["intervals"]["nme"]
+    (nme,) = (line.split() for line in lines if line.startswith("NME "))
+    assert nme == ["NME", f"{metrics['overall']['nme']:.2%}", f"{low:.2%}", "to", f"{high:.2%}"]
+    assert [line.split()[:2] for line in lines if line.startswith("PCK")] == [["PCK", "30%"]]
+    assert metrics["pck"].keys() == {"0.3"}
+    assert "95% intervals by a bootstrap over 60 rows" in lines
+    assert "sigmas of the OKS: residuals of a linear shape model of 60 labeled rows" in lines
+    assert any(line.startswith(f"COCO AP {metrics['coco']['ap']:.3f}, AP50") for line in lines)
+    assert [one["by"] for one in metrics["slices"]] == ["size"] * 3
+    (small,) = (line for line in lines if line.startswith("size: small (≤ "))
+    assert f"{metrics['slices'][0]['metrics']['rmse']:.3f}" in small
+
+
+def test_evaluate_with_file_of_sigmas_uses_it(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "runs/quick", "--device", "cpu", "--out"]
+    assert run([*arguments, str(tmp_path / "first")]) == 0
+    written = tmp_path / "first" / "sigmas.csv"
+    doubled = [line.split(",") for line in written.read_text().splitlines()[1:]]
+    own = tmp_path / "own.csv"
+    own.write_text("landmark,sigma\n" + "".join(f"{name},{2 * float(value)}\n" for name, value in doubled))
+    scores = []
+    for name, path in (("same", written), ("larger", own)):
+        assert run([*arguments, str(tmp_path / name), "--sigmas", str(path)]) == 0
+        assert f"sigmas of the OKS: file {path}" in capsys.readouterr().out
+        scores.append(json.loads((tmp_path / name / "metrics.json").read_text())["oks"])
+    first = json.loads((tmp_path / "first" / "metrics.json").read_text())["oks"]
+    assert scores[0] == pytest.approx(first, abs=1e-4)
+    assert scores[1] > first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--slice", "agee"], "--slice agee: synthetic has no such column; known: blur, roll, size, yaw"),
+        (["--pck", "0"], "a PCK threshold must be larger than 0, such as 0.05, not 0.0"),
+        (["--sigmas", "none.csv"], "--sigmas none.csv: cannot be read (No such file or directory)"),
+        (["--compare"], "--compare needs two models, not 1; name two runs or model files"),
+    ],
+)
+def test_evaluate_refuses_option_that_cannot_be_used(
+    workspace: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate", "runs/quick", "--device", "cpu", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_evaluate_compare_prints_differences_and_verdict(
+    workspace: Path, fold_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = fold_models / "fold-1" / "model.safetensors"
+    arguments = ["evaluate", "runs/quick", str(other), "--compare", "--device", "cpu"]
+    assert run([*arguments, "--out", str(tmp_path / "report")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"second: {other}" in lines
+    written = json.loads((tmp_path / "report" / "compare.json").read_text())
+    nme = written["metrics"]["nme"]
+    (line,) = (line.split() for line in lines if line.startswith("NME "))
+    assert line[1:4] == [f"{nme['first']:.2%}", f"{nme['second']:.2%}", f"{nme['difference']:+.2%}"]
+    assert line[-1] == f"{nme['p_value']:.2g}"
+    assert any("of 12 groups (sign test: p =" in line for line in lines)
+    names = ["ced.png", "compare.json", "faces.csv", "metrics.json", "sigmas.csv"]
+    assert sorted(lines[-1].partition("report: ")[2].split(", ")) == names
 
 
 def test_evaluate_folds_writes_into_their_folder(fold_models: Path, kaggle_archive: Path) -> None:

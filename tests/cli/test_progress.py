@@ -9,7 +9,7 @@ import pytest
 
 from landmarks_fastai.cli.progress import (
     TrainingProgress,
-    download_progress,
+    data_progress,
     frame_progress,
     summary_lines,
 )
@@ -88,7 +88,7 @@ def test_training_progress_in_log_prints_notes_and_epochs_only(capsys: pytest.Ca
 
 
 def test_progress_bars_print_nothing_without_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with download_progress() as progress:
+    with data_progress() as progress:
         progress(5, None)
         progress(10, 10)
     with frame_progress() as progress:

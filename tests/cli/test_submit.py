@@ -14,7 +14,7 @@ from landmarks_fastai.cli import run
 from landmarks_fastai.data.formats.kaggle import read_lookup, read_test
 from landmarks_fastai.inference.ensemble import open_predictors
 from landmarks_fastai.inference.predictor import Predictor
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 
 
 def check_submission(path: Path, data: Path, points: NDArray[np.float32]) -> None:

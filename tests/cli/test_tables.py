@@ -7,7 +7,7 @@ import pytest
 
 from landmarks_fastai.cli.tables import print_report, print_summary
 from landmarks_fastai.data.dataset import LandmarkDataset
-from landmarks_fastai.data.label_checks import LabelIssue
+from landmarks_fastai.data.label_issues import LabelIssue
 from landmarks_fastai.data.summary import DatasetSummary
 from landmarks_fastai.evaluation.report import evaluate_dataset
 from landmarks_fastai.landmarks import Landmarks
@@ -41,6 +41,8 @@ def test_summary_lists_suspicious_rows_with_two_reasons(capsys: pytest.CaptureFi
         labeled={"nose": 1100},
         complete=1100,
         duplicates=2,
+        flip_pairs=(("[left]", "right"), ("l", "r")),
+        notes=("1 landmark at [0, 0]",),
         issues=tuple(issues),
     )
     print_summary(summary, "own.csv")
@@ -50,18 +52,38 @@ def test_summary_lists_suspicious_rows_with_two_reasons(capsys: pytest.CaptureFi
         "complete: 1,100 rows   exact duplicates: 2 images",
     ]
     assert lines[3].split() == ["nose", "1,100", "100"]
-    assert lines[4:7] == [
+    assert lines[4:9] == [
+        "flip pairs: [left] ↔ right, l ↔ r",
+        "1 landmark at [0, 0]",
         "suspicious labels, the most suspicious first:",
         "  row 1: [red]reason[/red] 0; [red]reason[/red] 1; and 2 more",
         "  row 2: shifted",
     ]
     assert lines[-1] == "  and 3 more rows"
-    assert len(lines) == 4 + 1 + 10 + 1
+    assert len(lines) == 6 + 1 + 10 + 1
+
+
+def test_summary_shortens_many_flip_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = tuple((f"left {number}", f"right {number}") for number in range(60))
+    print_summary(DatasetSummary(1, 96, 1, {"a": 1}, 1, 0, pairs, (), ()), "own.csv")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("flip pairs: "))
+    assert line.startswith("flip pairs: left 0 ↔ right 0, left 1 ↔ right 1, ")
+    assert line.endswith("left 49 ↔ right 49 and 10 more")
+    print_summary(DatasetSummary(1, 96, 1, {"a": 1}, 1, 0, (), (), ()), "own.csv")
+    assert "flip pairs: none\n" in capsys.readouterr().out
 
 
 def test_summary_without_issues_says_none(capsys: pytest.CaptureFixture[str]) -> None:
     summary = DatasetSummary(
-        rows=2, size=96, channels=1, labeled={"nose": 2}, complete=2, duplicates=0, issues=()
+        rows=2,
+        size=96,
+        channels=1,
+        labeled={"nose": 2},
+        complete=2,
+        duplicates=0,
+        flip_pairs=(),
+        notes=(),
+        issues=(),
     )
     print_summary(summary, "synthetic")
     lines = capsys.readouterr().out.splitlines()

@@ -16,7 +16,7 @@ from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.model_files.saving import save_model
 from landmarks_fastai.networks.build import build_network
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,38 @@ def test_image_csv_has_one_row_per_landmark(tmp_path: Path, results: list[ImageR
         'a.png,1,"left, of two",101.250,102.500,0.750',
         "a.png,1,right,103.125,104.000,0.500",
     ]
+
+
+# --- visibility ----------------------------------------------------------------------------------
+
+
+def visible(landmarks: Landmarks, *values: float) -> Landmarks:
+    """Return one face with the given visibility."""
+    return replace(landmarks, visibility=np.array([values], np.float32))
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.parquet", "p.json"])
+def test_video_file_has_visibility_as_last_column_on_request(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    with open_landmark_file(path, PAIR, visibility=True) as write:
+        write(0, 0.0, visible(face(0, 0, 0.25), 0.125, math.nan))
+    if name.endswith("json"):
+        (found,) = json.loads(path.read_text())["frames"][0]["faces"]
+        assert found["landmarks"]["left, of two"]["visibility"] == 0.125
+        assert found["landmarks"]["right"]["visibility"] is None
+        return
+    table = pd.read_csv(path) if name.endswith("csv") else pd.read_parquet(path)
+    assert list(table) == [*VIDEO_COLUMNS, "visibility"]
+    np.testing.assert_array_equal(table["visibility"], [0.125, math.nan])
+
+
+def test_image_files_have_visibility_on_request(tmp_path: Path) -> None:
+    landmarks = visible(face(0, 0, 0.25), 0.125, 1.0)
+    results = [ImageResult(Path("a.png"), (8, 8), landmarks, Path("a_landmarks.png"))]
+    write_landmarks_json(tmp_path / "p.json", results, PAIR, visibility=True)
+    (found,) = json.loads((tmp_path / "p.json").read_text())["images"][0]["faces"]
+    assert [entry["visibility"] for entry in found["landmarks"].values()] == [0.125, 1.0]
+    write_landmarks_csv(tmp_path / "p.csv", results, visibility=True)
+    assert pd.read_csv(tmp_path / "p.csv")["visibility"].tolist() == [0.125, 1.0]
+    write_landmarks_csv(tmp_path / "without.csv", results)
+    assert "visibility" not in pd.read_csv(tmp_path / "without.csv")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from landmarks_fastai.commands.live import RATE_WINDOW, FrameRateCounter, run_live
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.landmarks import Landmarks
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.visualization.style import STYLE
 
 

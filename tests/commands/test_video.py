@@ -31,7 +31,7 @@ from landmarks_fastai.commands.video import VideoResult, annotate_video
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_photo
 from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.landmarks import Landmarks
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.video.frame_folder import FrameFolderReader
 from landmarks_fastai.video.reader import VideoReader
 
@@ -229,7 +229,7 @@ class FakeTracker:
     """
 
     def __init__(self, *track_ids: tuple[int, ...]) -> None:
-        self.predictor = SimpleNamespace(schema=KAGGLE15)
+        self.predictor = SimpleNamespace(schema=KAGGLE15, predicts_visibility=False)
         self.times: list[float] = []
         self._track_ids = iter(track_ids)
 
@@ -253,7 +253,7 @@ def test_annotate_video_excerpt_shifts_the_video_and_keeps_times_of_landmarks(tm
         end=0.52,
         draw=False,
         landmark_files=[landmarks],
-        progress=lambda count, expected: reported.append((count, expected)),
+        progress=lambda count, expected, unit="frames": reported.append((count, expected)),
     )
     assert result == VideoResult(frames=3, seconds=0.48, tracks=2, damage=None, interrupted=False)
     assert tracker.times == [0.4, 0.44, 0.48]

@@ -16,7 +16,7 @@ from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.header import ModelHeader
-from landmarks_fastai.schema import schema_from_names
+from landmarks_fastai.schemas import schema_from_names
 
 FPS = 25
 IMAGE = np.zeros((240, 320, 3), np.uint8)

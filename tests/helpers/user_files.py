@@ -24,6 +24,7 @@ def write_user_files(folder: Path) -> Path:
     for name in ("img.jpg", "photo.jpg", "photos/one.jpg", "photos/two.webp", "more/three.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         Image.fromarray(photo).save(folder / name)
+    (folder / "boxes.csv").write_text("image,x0,y0,x1,y1\none.jpg,100,50,400,350\ntwo.webp,90,40,390,340\n")
     (folder / "docs").mkdir()
     (folder / "docs" / "astronaut.jpg").write_bytes((ROOT / "docs" / "astronaut.jpg").read_bytes())
     with VideoWriter(folder / "clip.mp4", (640, 480), Fraction(25), Fraction(1, 12800)) as writer:

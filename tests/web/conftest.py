@@ -21,7 +21,8 @@ from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces, draw_syn
 from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.model_files.saving import save_model
 from landmarks_fastai.networks.build import build_network
-from landmarks_fastai.schema import KAGGLE15, LandmarkSchema
+from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.video.writer import VideoWriter
 from landmarks_fastai.web.app import HOST, build_server, listen
 from landmarks_fastai.web.service import LandmarkService, Limits

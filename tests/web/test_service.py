@@ -19,7 +19,7 @@ from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.discovery import RELEASED_DIR
 from landmarks_fastai.model_files.header import MODEL_NAME
-from landmarks_fastai.schema import KAGGLE15
+from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.video.reader import VideoReader
 from landmarks_fastai.video.writer import VideoWriter
 from landmarks_fastai.web.examples import example_photos, example_video
@@ -148,7 +148,7 @@ def test_video_gives_drawing_and_csv(
     steps: list[tuple[int, int | None]] = []
     path = make_video(tmp_path / "uploads" / "clip.mp4", 5)
     result = service.predict_video(
-        path, str(models[0]), tmp_path, lambda done, expected: steps.append((done, expected))
+        path, str(models[0]), tmp_path, lambda done, expected, unit="frames": steps.append((done, expected))
     )
     assert result.message == "clip.mp4: 1 face in 5 frames."
     assert steps == [(done, 5) for done in range(1, 6)]
@@ -221,7 +221,7 @@ def test_close_stops_video_in_progress(models: list[Path], make_video: Any, tmp_
     service, steps = LandmarkService(models, "none"), []
     closer = threading.Thread(target=service.close)
 
-    def progress(done: int, expected: int | None) -> None:
+    def progress(done: int, expected: int | None, unit: str = "frames") -> None:
         steps.append(done)
         if done == 2:
             closer.start()
