@@ -52,6 +52,7 @@ def to_annotations(
     """
     objects: list[LabeledObject] = []
     groups: list[str] = []
+    locations: list[str] = []
     names: dict[str, None] = {}
     bad = [message for table in tables for message in table.bad_rows]
     found = [ImageFiles(folders(table)) for table in tables]
@@ -68,7 +69,9 @@ def to_annotations(
             for row in np.flatnonzero(is_labeled.any(axis=1)).tolist():
                 path = own.find(table.images[row])
                 name = table.images[row] if path is None else str(path.absolute())
-                each = LabeledObject(files.add(name, table.locations[row]), table.locations[row])
+                row_name = " ".join(filter(None, (table.images[row], individual)))
+                each = LabeledObject(files.add(name, table.locations[row]), row_name)
+                locations.append(table.locations[row])
                 for k in np.flatnonzero(is_labeled[row]).tolist():
                     each.add_point(landmarks[k], (points[row, k, 0], points[row, k, 1]))
                 if individual:
@@ -83,7 +86,8 @@ def to_annotations(
     schema = make_schema(source.stem, list(names), source, edges)
     annotations = build_annotations(objects, files.sources(), source, schema, lines, bad_rows=bad)
     several = len(set(groups)) > 1
-    return files.drop_missing(replace(annotations, groups=tuple(groups) if several else None))
+    annotations = replace(annotations, locations=tuple(locations), groups=tuple(groups) if several else None)
+    return files.drop_missing(annotations)
 
 
 def _video(image: str, source: Path) -> str:

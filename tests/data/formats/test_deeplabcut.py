@@ -52,7 +52,8 @@ def test_single_animal(tmp_path: Path) -> None:
         np.testing.assert_array_equal(annotations.points, [[[1.5, 2], [3, 4]], [[5, 6], [np.nan, np.nan]]])
         assert annotations.groups is None
         assert annotations.notes == ("1 row without labels skipped",)
-        assert annotations.names[0].endswith("CollectedData_Ann.csv, line 4")
+        assert annotations.names[0] == "labeled-data/v1/img1.png"
+        assert annotations.locations[0].endswith("CollectedData_Ann.csv, line 4")
 
 
 def test_several_animals_are_rows(tmp_path: Path) -> None:
@@ -60,6 +61,7 @@ def test_several_animals_are_rows(tmp_path: Path) -> None:
     assert annotations.schema.names == ("nose", "corner")
     assert annotations.columns["individual"] == ("m1", "m2", "m2", "single")
     assert annotations.rows.tolist() == [0, 0, 1, 0]
+    assert annotations.names[1] == "labeled-data/v1/img1.png m2"
     assert annotations.points[:, 0, 0].tolist()[:3] == [1, 3, 7]
     assert annotations.points[3, 1].tolist() == [5, 6]
     assert "landmarks that occur once in an image are rows of the individual 'single'" in annotations.notes
