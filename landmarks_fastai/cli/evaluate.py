@@ -19,7 +19,6 @@ from landmarks_fastai.cli.options import (
 from landmarks_fastai.errors import UserError
 
 if TYPE_CHECKING:
-    from landmarks_fastai.commands.evaluate import AnalysisOptions
     from landmarks_fastai.config.options import DataConfig
 
 
@@ -103,7 +102,14 @@ def evaluate(
 
       landmarks-fastai evaluate runs/default runs/default-2 --compare
     """
+    from landmarks_fastai.cli.evaluation_tables import print_analysis, print_comparison
+    from landmarks_fastai.cli.progress import data_progress
+    from landmarks_fastai.cli.tables import print_report
+    from landmarks_fastai.cli.visibility_tables import print_visibility
+    from landmarks_fastai.commands.compare import ComparisonResult
+    from landmarks_fastai.commands.compare import compare as compare_models
     from landmarks_fastai.commands.evaluate import AnalysisOptions
+    from landmarks_fastai.commands.evaluate import evaluate as evaluate_models
     from landmarks_fastai.evaluation.pck import PCK_THRESHOLDS
 
     options = AnalysisOptions(
@@ -112,17 +118,28 @@ def evaluate(
         pck_thresholds=tuple(dict.fromkeys(pck)) if pck else PCK_THRESHOLDS,
         coco=coco_ap,
     )
-    run = _compare if compare else _evaluate
-    run(
-        models,
-        _data_options(data, label_format, schema, skip_bad),
-        out,
-        rows,
-        flip,
-        options,
-        device,
-        trust_pickle,
-    )
+    command = compare_models if compare else evaluate_models
+    with data_progress() as progress:
+        result = command(
+            models,
+            _data_options(data, label_format, schema, skip_bad),
+            out=out,
+            rows=rows,
+            flip=flip,
+            options=options,
+            device=device,
+            trust_pickle=trust_pickle,
+            progress=progress,
+        )
+    for note in result.notes:
+        typer.echo(note)
+    if isinstance(result, ComparisonResult):
+        print_comparison(result.comparison, result.analyses[0])
+    else:
+        print_report(result.report)
+        print_visibility(result.report.visibility)
+        print_analysis(result.analysis)
+    typer.echo(f"written to {result.folder}: {', '.join(result.files)}")
 
 
 def _data_options(
@@ -138,73 +155,3 @@ def _data_options(
     return DataConfig(
         source=data, format=label_format, landmark_schema=schema, skip_bad=True if skip_bad else None
     )
-
-
-def _evaluate(
-    models: list[Path],
-    data: DataConfig | None,
-    out: Path | None,
-    rows: str,
-    flip: bool,
-    options: AnalysisOptions,
-    device: str,
-    trust_pickle: bool,
-) -> None:
-    """Evaluate one model or an ensemble, and print the results."""
-    from landmarks_fastai.cli.evaluation_tables import print_analysis
-    from landmarks_fastai.cli.progress import data_progress
-    from landmarks_fastai.cli.tables import print_report
-    from landmarks_fastai.cli.visibility_tables import print_visibility
-    from landmarks_fastai.commands.evaluate import evaluate as command
-
-    with data_progress() as progress:
-        result = command(
-            models,
-            data,
-            out=out,
-            rows=rows,
-            flip=flip,
-            options=options,
-            device=device,
-            trust_pickle=trust_pickle,
-            progress=progress,
-        )
-    for note in result.notes:
-        typer.echo(note)
-    print_report(result.report)
-    print_visibility(result.report.visibility)
-    print_analysis(result.analysis)
-    typer.echo(f"written to {result.folder}: {', '.join(result.files)}")
-
-
-def _compare(
-    models: list[Path],
-    data: DataConfig | None,
-    out: Path | None,
-    rows: str,
-    flip: bool,
-    options: AnalysisOptions,
-    device: str,
-    trust_pickle: bool,
-) -> None:
-    """Compare two models, and print the results."""
-    from landmarks_fastai.cli.evaluation_tables import print_comparison
-    from landmarks_fastai.cli.progress import data_progress
-    from landmarks_fastai.commands.compare import compare as command
-
-    with data_progress() as progress:
-        result = command(
-            models,
-            data,
-            out=out,
-            rows=rows,
-            flip=flip,
-            options=options,
-            device=device,
-            trust_pickle=trust_pickle,
-            progress=progress,
-        )
-    for note in result.notes:
-        typer.echo(note)
-    print_comparison(result.comparison, result.analyses[0])
-    typer.echo(f"written to {result.folder}: {', '.join(result.files)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,19 +74,8 @@ class ImageFiles:
         UserError
             If all images of the rows are missing.
         """
-        locations = annotations.locations or annotations.names
-        bad = [
-            f"{location}: {self._reason(index)}"
-            for location, index in zip(locations, annotations.rows.tolist(), strict=True)
-            if index in self._missing
-        ]
-        if bad and len(bad) == len(annotations):
-            others = f" (all {len(self._missing):,} images are missing)" if len(self._missing) > 1 else ""
-            raise UserError(f"{bad[0]}{others}")
-        exists = np.ones(len(self._paths), bool)
-        exists[list(self._missing)] = False
-        kept = _keep_images(annotations, exists)
-        return replace(kept, notes=(*kept.notes, *self.notes()), bad_rows=(*kept.bad_rows, *bad))
+        kept = drop_images(annotations, {index: self._reason(index) for index in self._missing})
+        return replace(kept, notes=(*kept.notes, *self.notes()))
 
     def _reason(self, index: int) -> str:
         """Return what is wrong with a missing image, and what to do."""
@@ -152,6 +141,36 @@ class ImageFiles:
             names = os.listdir(folder) if folder.is_dir() else []
             self._listings[folder] = {unicodedata.normalize("NFC", name): name for name in names}
         return self._listings[folder]
+
+
+def drop_images(annotations: Annotations, reasons: Mapping[int, str]) -> Annotations:
+    """Return the annotations without some images, whose rows become bad rows.
+
+    Parameters
+    ----------
+    annotations
+        The annotations.
+    reasons
+        What is wrong with each missing image, and what to do, by its index.
+
+    Raises
+    ------
+    UserError
+        If all images of the rows are missing.
+    """
+    locations = annotations.locations or annotations.names
+    bad = [
+        f"{location}: {reasons[index]}"
+        for location, index in zip(locations, annotations.rows.tolist(), strict=True)
+        if index in reasons
+    ]
+    if bad and len(bad) == len(annotations):
+        others = f" (all {len(reasons):,} images are missing)" if len(reasons) > 1 else ""
+        raise UserError(f"{bad[0]}{others}")
+    exists = np.ones(len(annotations.images), bool)
+    exists[list(reasons)] = False
+    kept = _keep_images(annotations, exists)
+    return replace(kept, bad_rows=(*kept.bad_rows, *bad))
 
 
 def image_reference(path: Path, folder: Path) -> str:

@@ -11,7 +11,6 @@ process, because the HDF5 library that reads it may crash.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from PIL import Image
 
 from landmarks_fastai.data.annotations import Annotations, ImageSource
 from landmarks_fastai.data.formats.base import AnnotationFormat
+from landmarks_fastai.data.formats.image_files import drop_images
 from landmarks_fastai.data.formats.labeled_objects import (
     LabeledObject,
     Notes,
@@ -72,19 +72,12 @@ def read(path: Path) -> Annotations:
     annotations = build_annotations(
         objects, tuple(images.sources), path, schema, notes.lines(), has_visibility=has_occluded
     )
-    missing = {i for i, image in enumerate(images.sources) if not image.path.is_file()}
-    if not missing:
-        return annotations
-    rows = np.array([row for row, i in enumerate(annotations.rows.tolist()) if i not in missing], np.int64)
-    bad = [
-        f"{annotations.names[row]}: no such file {images.sources[i].path}; put it there or beside {path.name}"
-        for row, i in enumerate(annotations.rows.tolist())
-        if i in missing
-    ]
-    if not len(rows):
-        raise UserError(bad[0])
-    kept = annotations.subset(rows)
-    return replace(kept, bad_rows=tuple(bad))
+    missing = {
+        index: f"no such file {image.path}; put it there or beside {path.name}"
+        for index, image in enumerate(images.sources)
+        if not image.path.is_file()
+    }
+    return drop_images(annotations, missing)
 
 
 def import_sleap_io(path: Path) -> Any:
