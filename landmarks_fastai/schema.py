@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import quote, shorten
 
 Groups = tuple[tuple[str, ...], tuple[str, ...]]
 """Two groups of landmark names."""
+
+MAX_LANDMARKS = 10_000
+"""Largest number of landmarks: more than any object has, and few enough for a network to fit in memory."""
+
+MAX_NAME = 200
+"""Largest number of characters of a landmark name."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,8 @@ class LandmarkSchema:
     Raises
     ------
     UserError
-        If `names` is empty or has duplicates, a landmark is in two flip pairs, or another entry contains a
-        name that is not in `names`.
+        If `check_names` refuses the names, a landmark is in two flip pairs, or another entry
+        contains a name that is not in `names`.
     """
 
     name: str
@@ -55,21 +62,21 @@ class LandmarkSchema:
 
     def __post_init__(self) -> None:
         """Check the names and all references to them."""
-        if len(set(self.names)) != len(self.names) or not self.names:
-            raise UserError(f"schema {self.name}: at least one landmark is needed, and names must be unique")
+        title = f"schema {shorten(self.name)}"
+        check_names(self.names, title)
         paired = [name for pair in self.flip_pairs for name in pair]
         if len(set(paired)) != len(paired):
-            raise UserError(f"schema {self.name}: a landmark is in two flip pairs")
+            raise UserError(f"{title}: a landmark is in two flip pairs")
         groups = (*self.skeleton, *(self.eyes or ()), *(self.normalizer or ()), self.midline)
         known = set(self.names)
         for name in [*paired, *(name for group in groups for name in group)]:
             if name not in known:
-                raise UserError(f"schema {self.name}: {name!r} is not one of its landmarks")
+                raise UserError(f"{title}: {quote(name)} is not one of its landmarks")
         if set(paired) & set(self.midline):
-            raise UserError(f"schema {self.name}: a landmark is in a flip pair and in midline")
+            raise UserError(f"{title}: a landmark is in a flip pair and in midline")
         for group in (*(self.eyes or ()), *(self.normalizer or ())):
             if not group:
-                raise UserError(f"schema {self.name}: a group of landmarks is empty")
+                raise UserError(f"{title}: a group of landmarks is empty")
 
     def __len__(self) -> int:
         """Return K, the number of landmarks."""
@@ -131,8 +138,29 @@ class LandmarkSchema:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"a schema needs name and names; flip_pairs, skeleton and eyes are optional: {error!r}"
+                f"a schema needs name and names; flip_pairs, skeleton and eyes are optional:"
+                f" {shorten(repr(error), 100)}"
             ) from error
+
+
+def check_names(names: Sequence[str], source: str) -> None:
+    """Check landmark names; `source` is named in messages.
+
+    Raises
+    ------
+    UserError
+        If there are none, more than `MAX_LANDMARKS`, duplicates, or one has more than `MAX_NAME` characters.
+    """
+    if len(set(names)) != len(names) or not names:
+        raise UserError(f"{source}: at least one landmark is needed, and names must be unique")
+    if len(names) > MAX_LANDMARKS:
+        raise UserError(f"{source}: {len(names):,} landmarks; at most {MAX_LANDMARKS:,}")
+    for name in names:
+        if len(name) > MAX_NAME:
+            raise UserError(
+                f"{source}: the landmark name {quote(name)} has {len(name):,} characters; shorten it to"
+                f" at most {MAX_NAME}"
+            )
 
 
 def _parse_groups(entry: Any) -> Groups | None:

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from landmarks_fastai.config.messages import explain_error
 from landmarks_fastai.config.options import TrainConfig, expand_name
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.text import suggest
+from landmarks_fastai.utils.text import quote, shorten, suggest
+from landmarks_fastai.utils.yaml_reader import parse_yaml, read_yaml
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
-if not CONFIG_DIR.is_dir():  # in a wheel, the configs are inside the package
-    CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+if not CONFIG_DIR.is_dir():  # a checkout: only in an installed package are the configs inside of it
+    CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 
 
 def config_names() -> list[str]:
@@ -48,12 +49,13 @@ def load_config(
     path = _find_config(name)
     source = str(path) if path.suffix and path.parent != CONFIG_DIR else f"config {name}"
     # with all defaults filled in, so that an override can set an option of a group that the file omits
-    entries = validate_config(_read_yaml(path), source).model_dump()
+    content = read_yaml(path)
+    entries = validate_config({} if content is None else content, source).model_dump()
     for key, value in (overrides or {}).items():
         _set_key(entries, key, value, f"option {key}")
     for setting in settings:
         key, value = _parse_setting(setting)
-        _set_key(entries, key, value, f"--set {setting}")
+        _set_key(entries, key, value, f"--set {shorten(setting)}")
     return validate_config(entries, source)
 
 
@@ -93,51 +95,29 @@ def _find_config(name: str) -> Path:
     if path.suffix in (".yaml", ".yml") or path.parent != Path("."):
         if not path.is_file():
             raise UserError(
-                f"{name}: no such config file; the built-in configs are {', '.join(config_names())}"
+                f"{shorten(name, 200)}: no such config file; the built-in configs are"
+                f" {', '.join(config_names())}"
             )
         return path
     builtin = CONFIG_DIR / f"{name}.yaml"
     if not builtin.is_file():
-        raise UserError(f"no such config {name!r}; {suggest(name, config_names())}")
+        raise UserError(f"no such config {quote(name)}; {suggest(name, config_names())}")
     return builtin
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML loader that rejects duplicate keys; the base class silently keeps the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Check the keys for duplicates and construct the mapping."""
-        keys = [key.value for key, _ in node.value]
-        for number, (key, _) in enumerate(node.value):
-            if key.value in keys[:number]:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"duplicate key {key.value!r}", problem_mark=key.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> object:
-    """Read a YAML file; an empty one is an empty mapping."""
-    try:
-        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
-    return {} if entries is None else entries
 
 
 def _parse_setting(setting: str) -> tuple[str, object]:
     """Split ``key.sub=value`` and parse the value as YAML."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
-        raise UserError(f"--set {setting}: must have the form key.sub=value, such as training.epochs=5")
+        raise UserError(
+            f"--set {shorten(setting)}: must have the form key.sub=value, such as training.epochs=5"
+        )
     try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {setting}: the value is not valid YAML") from None
+        return key, parse_yaml(text, key)
+    except UserError:
+        raise UserError(
+            f"--set {shorten(setting)}: the value is not valid YAML; put text in quotes"
+        ) from None
 
 
 def _set_key(entries: dict[str, Any], key: str, value: object, source: str) -> None:
@@ -146,12 +126,13 @@ def _set_key(entries: dict[str, Any], key: str, value: object, source: str) -> N
     Setting another `name` discards the options of the previous one. A string in place of a group of options
     is its name; the options of that name can be set afterward.
     """
-    *parents, last = key.split(".")
+    names = key.split(".")
+    *parents, last = names
     group = entries
-    for parent in parents:
+    for parent, child in zip(parents, names[1:], strict=True):
         options = group.get(parent, {})
         if not isinstance(options, dict):
-            raise UserError(f"{source}: {parent} is a single value and has no key {last!r}")
+            raise UserError(f"{source}: {shorten(parent)} is a single value and has no key {quote(child)}")
         group = group.setdefault(parent, options)
     if last == "name" and group.get("name") != value:
         group.clear()

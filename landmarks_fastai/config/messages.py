@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from landmarks_fastai.config.options import Options, TrainConfig
-from landmarks_fastai.utils.text import suggest
+from landmarks_fastai.utils.text import quote, shorten, suggest
+
+LIMITS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
+"""Words for the limits of a number in the context of pydantic's errors."""
+
+TYPES = {
+    "bool": "must be true or false",
+    "finite": "must be a finite number",
+    "float": "must be a number",
+    "int": "must be an integer",
+    "string": "must be text; put it in quotes",
+}
+"""What a value must be, by the first word of pydantic's error."""
+
+QUOTES = "'\""
 
 
 def explain_error(error: ValidationError) -> str:
     """Return the first error as one line: the key, what is wrong, and the closest valid key or value."""
     details = error.errors()[0]
     keys, group = _locate(details["loc"])
-    return f"{'.'.join(keys)}: {_explain(dict(details), group)}"
+    return f"{shorten('.'.join(keys), 120)}: {_explain(dict(details), group)}"
 
 
 def _explain(details: dict[str, Any], group: type[BaseModel]) -> str:
@@ -29,18 +43,26 @@ def _explain(details: dict[str, Any], group: type[BaseModel]) -> str:
             return f"no such key; {suggest(str(details['loc'][-1]), group.model_fields)}"
         case "union_tag_invalid":
             name = str(context["tag"])
-            return f"no such name {name!r}; {suggest(name, _unquote(context['expected_tags']))}"
+            return f"no such name {quote(name)}; {suggest(name, _unquote(context['expected_tags']))}"
         case "union_tag_not_found":
             return "the key 'name' is missing"
         case "literal_error":
-            value = details["input"]
+            value = quote(details["input"])
             allowed = _unquote(str(context["expected"]).replace(" or ", ", "))
-            return f"invalid value {value!r}; {suggest(str(value), allowed)}"
+            return f"invalid value {value}; {suggest(value.strip(QUOTES), allowed)}"
         case "model_type":
-            return f"must be a mapping of options (got {details['input']!r})"
+            return f"must be a mapping of options (got {quote(details['input'])})"
         case "value_error":
-            return str(details["msg"]).removeprefix("Value error, ")
-    return f"{details['msg']} (got {details['input']!r})"
+            return shorten(str(details["msg"]).removeprefix("Value error, "), 200)
+    return f"{_requirement(details['type'], context, details['msg'])} (got {quote(details['input'])})"
+
+
+def _requirement(kind: str, context: Mapping[str, Any], message: str) -> str:
+    """Return what pydantic's error `kind` requires of a value; its own `message` for any other kind."""
+    for limit, words in LIMITS.items():
+        if limit in context:
+            return f"must be {words} {str(context[limit]).removesuffix('.0')}"
+    return TYPES.get(kind.split("_", 1)[0], f"is invalid: {shorten(message, 80)}")
 
 
 def _unquote(names: str) -> list[str]:

@@ -377,7 +377,9 @@ class TrainingLoopConfig(Options):
     workers: int = Field(
         0, ge=0, description="number of data loading processes; 0 loads in the training process"
     )
-    checkpoint_every: int = Field(5, ge=1, description="number of epochs between checkpoints")
+    checkpoint_every: int = Field(
+        1, ge=1, description="number of epochs between checkpoints; the first and the last epoch have one"
+    )
     patience: int | None = Field(
         None, ge=1, description="stop after this many epochs without a lower validation loss"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,24 @@ def get_format(name: str) -> AnnotationFormat:
     return ANNOTATION_FORMATS[name]
 
 
+def get_writer(name: str, predicted: bool = False) -> Callable[[Annotations, Path], list[str]]:
+    """Return the function that writes labels, or predicted landmarks, in a format.
+
+    Raises
+    ------
+    UserError
+        If there is no such format, or it cannot be written.
+    """
+    annotation_format = get_format(name)
+    write = annotation_format.write
+    if predicted and annotation_format.write_predictions is not None:
+        write = annotation_format.write_predictions
+    if write is None:
+        known = ", ".join(each.name for each in ANNOTATION_FORMATS.values() if each.write is not None)
+        raise UserError(f"--format {name}: can be read but not written; choose one of {known}")
+    return write
+
+
 def find_format(path: Path) -> AnnotationFormat:
     """Return the only format that recognizes a path.
 
@@ -109,12 +128,7 @@ def write_annotations(
         If the files cannot be written.
     """
     annotation_format = get_format(name)
-    write = annotation_format.write
-    if predicted and annotation_format.write_predictions is not None:
-        write = annotation_format.write_predictions
-    if write is None:
-        known = ", ".join(each.name for each in ANNOTATION_FORMATS.values() if each.write is not None)
-        raise UserError(f"--format {name}: can be read but not written; choose one of {known}")
+    write = get_writer(name, predicted)
     if out.exists():
         raise UserError(f"{out}: already exists; choose another name, or remove it")
     if out.suffix.lower() != annotation_format.suffix and annotation_format.suffix:

@@ -22,10 +22,13 @@ from landmarks_fastai.data.annotations import NOT_LABELED, VISIBLE
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.csv_reader import CsvReader, check_point_range
-from landmarks_fastai.utils.text import suggest
+from landmarks_fastai.utils.text import quote, suggest
 
 DROP, UNLABEL, MOVE = "drop", "unlabel", "move"
 ACTIONS = (DROP, UNLABEL, MOVE)
+
+UNLABEL_INSTEAD = f", or use the action {UNLABEL} if the landmark is unlabeled"
+"""What to do about a wrong position to which a landmark is moved, besides correcting it."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,14 @@ def _iter_corrections(reader: CsvReader, dataset: LandmarkDataset) -> Iterator[C
             continue
         if cells["face"] not in rows:
             raise UserError(
-                f"{reader.at(line)}: {dataset.source} has no face {cells['face'][:80]!r}; its first face is"
-                f" {dataset.names[0]!r}"
+                f"{reader.at(line)}: {dataset.source} has no face {quote(cells['face'])}; its first face is"
+                f" {quote(dataset.names[0])}"
             )
         correction = _parse_correction(reader, line, cells, rows[cells["face"]], dataset)
         previous = lines.setdefault((correction.row, correction.landmark), line)
         if previous != line:
-            raise UserError(f"{reader.at(line)}: line {previous} corrects the same label; remove one of them")
+            what = "drops the same face" if correction.landmark is None else "corrects the same label"
+            raise UserError(f"{reader.at(line)}: line {previous} {what}; remove one of them")
         yield correction
 
 
@@ -130,7 +134,7 @@ def _parse_correction(
     """Parse and validate the `cells` of one line, by column name, which correct the data set's `row`."""
     location, action, name = reader.at(line), cells["action"], cells.get("landmark", "")
     if action not in ACTIONS:
-        raise UserError(f"{location}: no such action {action[:40]!r}; {suggest(action, ACTIONS)}")
+        raise UserError(f"{location}: no such action {quote(action, 40)}; {suggest(action, ACTIONS)}")
     if action == DROP:
         if name:
             raise UserError(
@@ -141,12 +145,12 @@ def _parse_correction(
         raise UserError(f"{location}: 'landmark' is empty or missing; name the landmark to {action}")
     names = dataset.schema.names
     if name not in names:
-        raise UserError(f"{location}: no such landmark {name[:40]!r}; {suggest(name, names)}")
+        raise UserError(f"{location}: no such landmark {quote(name, 40)}; {suggest(name, names)}")
     landmark = names.index(name)
     if action == UNLABEL:
         return Correction(row, landmark)
-    x, y = (reader.number(cells.get(axis, ""), line, axis) for axis in "xy")
+    x, y = (reader.number(cells.get(axis, ""), line, axis, UNLABEL_INSTEAD) for axis in "xy")
     if np.isnan(x) or np.isnan(y):
         raise UserError(f"{location}: move needs the new position of {name}; fill in both x and y")
-    check_point_range(location, name, (x, y), (dataset.size, dataset.size))
+    check_point_range(location, name, (x, y), (dataset.size, dataset.size), UNLABEL_INSTEAD)
     return Correction(row, landmark, x, y)

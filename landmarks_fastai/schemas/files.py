@@ -12,7 +12,7 @@ from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.schemas.matching import SCHEMAS
 from landmarks_fastai.schemas.sides import unpaired_names
 from landmarks_fastai.utils.json_reader import read_json
-from landmarks_fastai.utils.text import suggest
+from landmarks_fastai.utils.text import quote, suggest
 from landmarks_fastai.utils.yaml_reader import read_yaml
 
 KEYS = ("name", "names", "flip_pairs", "midline", "skeleton", "eyes", "normalizer")
@@ -55,7 +55,7 @@ def read_schema(path: Path, name: str | None = None) -> LandmarkSchema:
         raise UserError(f"{path}: a schema is a mapping with the keys {', '.join(KEYS)}")
     for key in entries:
         if key not in KEYS:
-            raise UserError(f"{path}: unknown key {str(key)[:40]!r}; {suggest(str(key)[:40], KEYS)}")
+            raise UserError(f"{path}: unknown key {quote(str(key))}; {suggest(str(key)[:40], KEYS)}")
     _check_values(path, entries)
     filled = {key: value for key, value in entries.items() if value is not None}
     try:
@@ -115,7 +115,7 @@ def _check_values(path: Path, entries: dict[str, object]) -> None:
         for name in _leaves(value):
             if isinstance(name, bool) or not isinstance(name, str | int | None):
                 raise UserError(
-                    f"{path}: {key!r} has the value {str(name)[:40]!r}, which is not a name; put names that"
+                    f"{path}: {key!r} has the value {quote(str(name))}, which is not a name; put names that"
                     " YAML reads as something else in quotes"
                 )
             if name is None and key in ("name", "names"):

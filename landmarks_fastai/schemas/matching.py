@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schema import LandmarkSchema, check_names
 from landmarks_fastai.schemas.bodies import COCO17
 from landmarks_fastai.schemas.eyes import find_eyes
 from landmarks_fastai.schemas.face_mesh import MEDIAPIPE468, MEDIAPIPE478
@@ -22,6 +22,7 @@ from landmarks_fastai.schemas.faces import (
     WFLW98,
 )
 from landmarks_fastai.schemas.sides import find_pairs
+from landmarks_fastai.utils.text import shorten
 
 SCHEMAS = {
     schema.name: schema
@@ -150,6 +151,7 @@ def schema_from_names(name: str, names: Sequence[str]) -> LandmarkSchema:
 
 def infer_schema(name: str, names: Sequence[str]) -> LandmarkSchema:
     """Return a schema whose flip pairs (`find_pairs`) and eyes (`find_eyes`) follow from the names."""
+    check_names(names, f"schema {shorten(name)}")  # to find the pairs of a very long name would take minutes
     pairs = find_pairs(names)
     return LandmarkSchema(name, tuple(names), flip_pairs=pairs, eyes=find_eyes(names, pairs))
 

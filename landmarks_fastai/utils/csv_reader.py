@@ -12,10 +12,15 @@ from itertools import chain
 from typing import IO
 
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import quote, shorten
 
 SEPARATORS = ",;\t"
 MAX_LINE = 1 << 24
 """Longest line in characters."""
+
+
+EMPTY_IF_UNLABELED = ", or leave it empty if the landmark is unlabeled"
+"""What to do about a wrong coordinate in a table of labels, besides correcting it."""
 
 
 class CsvReader:
@@ -63,7 +68,7 @@ class CsvReader:
             raise UserError(f"{source}: the file is empty; its first line must name the columns")
         for column in self.columns:
             if column and self.columns.count(column) > 1:
-                raise UserError(f"{source}: duplicate column {column[:80]!r}; remove one of them")
+                raise UserError(f"{source}: duplicate column {quote(column)}; remove one of them")
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the line number (the header is line 1) and the fields of each row; skip blank lines.
@@ -103,8 +108,15 @@ class CsvReader:
         """Return the location of a line in messages: ``"training.csv, line 2"``."""
         return f"{self.source}, line {line}"
 
-    def number(self, text: str, line: int, column: str) -> float:
+    def number(self, text: str, line: int, column: str, remedy: str = EMPTY_IF_UNLABELED) -> float:
         """Parse a number; an empty field or ``nan`` gives NaN.
+
+        Parameters
+        ----------
+        text, line, column
+            The field, and where it is.
+        remedy
+            What to do instead of entering a number, at the end of the message.
 
         Raises
         ------
@@ -118,8 +130,7 @@ class CsvReader:
             value = math.inf
         if math.isinf(value):
             raise UserError(
-                f"{self.at(line)}: {column} is {text[:40]!r}; enter a number, or leave it empty if the"
-                " landmark is unlabeled"
+                f"{self.at(line)}: {shorten(column)} is {quote(text, 40)}; enter a number{remedy}"
             )
         return value
 
@@ -134,9 +145,10 @@ class CsvReader:
         point = self.number(x, line, f"{landmark}_x"), self.number(y, line, f"{landmark}_y")
         if math.isnan(point[0]) != math.isnan(point[1]):
             filled, empty = ("y", "x") if math.isnan(point[0]) else ("x", "y")
+            name = shorten(landmark)
             raise UserError(
-                f"{self.at(line)}: {landmark}_{empty} is empty but {landmark}_{filled} is not; fill in both"
-                " or neither"
+                f"{self.at(line)}: {name}_{empty} is empty but {name}_{filled} is not; fill in both or"
+                " neither"
             )
         return point
 
@@ -160,7 +172,11 @@ class CsvReader:
 
 
 def check_point_range(
-    location: str, landmark: str, point: tuple[float, float], size: tuple[int, int]
+    location: str,
+    landmark: str,
+    point: tuple[float, float],
+    size: tuple[int, int],
+    remedy: str = EMPTY_IF_UNLABELED,
 ) -> None:
     """Raise UserError if a landmark is far outside its image: most likely it belongs to another image.
 
@@ -174,6 +190,8 @@ def check_point_range(
         Its x and y in pixels; NaN is accepted.
     size
         Width and height of the image in pixels.
+    remedy
+        What to do instead of correcting the value, at the end of the message.
 
     Raises
     ------
@@ -183,6 +201,6 @@ def check_point_range(
     for axis, value, length in zip("xy", point, size, strict=True):
         if value < -length / 2 or value > 1.5 * length:
             raise UserError(
-                f"{location}: {landmark}_{axis} is {value:g}, far outside the image of {size[0]} × {size[1]}"
-                " px; correct the value, or leave it empty if the landmark is unlabeled"
+                f"{location}: {shorten(landmark)}_{axis} is {value:g}, far outside the image of {size[0]} ×"
+                f" {size[1]} px; correct the value{remedy}"
             )

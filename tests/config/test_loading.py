@@ -185,9 +185,18 @@ def test_load_config_file_with_only_comments_gives_defaults(tmp_path: Path) -> N
         ("training.schedule.step_up=9", "training.schedule.step_up: no such key"),
         ("augment.jitter=0.9", "augment.jitter: no such key"),
         ("training.loss.width=1", "training.loss.width: no such key"),
-        ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1 (got 0)"),
-        ("training.epochs=many", "(got 'many')"),
+        ("training.epochs=0", "training.epochs: must be at least 1 (got 0)"),
+        ("training.epochs=many", "training.epochs: must be an integer (got 'many')"),
         ("data.source.name=x", "source is a single value and has no key 'name'"),
+        ("training.epochs.a.b=1", "epochs is a single value and has no key 'a'"),
+        ("seed=1.5", "seed: must be an integer (got 1.5)"),
+        ("seed=4294967296", "seed: must be less than 4294967296"),
+        ("training.ema=x", "training.ema: must be a number (got 'x')"),
+        ("data.complete_only=3", "data.complete_only: must be true or false (got 3)"),
+        ("data.source=2001-01-01", "data.source: must be text; put it in quotes (got datetime.date(2001, 1"),
+        ("model.input_size=2000", "model.input_size: must be at most 1024 (got 2000)"),
+        ("data.valid_fraction=0", "data.valid_fraction: must be greater than 0 (got 0)"),
+        ("seed=2001-13-45", "--set seed=2001-13-45: the value is not valid YAML; put text in quotes"),
         (
             "training.schedule={name: cyclic, mode: triangular, gamma: 0.9}",
             "gamma has an effect in mode exp_range only, not in triangular",
@@ -216,10 +225,10 @@ def test_load_config_invalid_setting_raises_one_line_message(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 1\nmodel: [", ", line 2: not valid YAML: "),
+        ("seed: 1\nmodel: [", ", line 2, column 9: not usable as YAML ("),
         ("- a\n- b\n", ": a config must be a YAML mapping with the keys seed, model"),
         ("false\n", ": a config must be a YAML mapping"),
-        ("seed: 1\ndata: {}\nseed: 2\n", ", line 3: not valid YAML: duplicate key 'seed'"),
+        ("seed: 1\ndata: {}\nseed: 2\n", ", line 3, column 1: not usable as YAML (duplicate key 'seed')"),
         ("model: {head: {width: 3}}\n", ": model.head: the key 'name' is missing"),
         ("model: resnet18\n", ": model: must be a mapping of options (got 'resnet18')"),
         ("model:\n  head: linear\n  color: red\n", ": model.color: no such key; known: "),
@@ -242,7 +251,7 @@ def test_load_config_unknown_name_or_unreadable_file_raises(tmp_path: Path) -> N
     ):
         load_config(str(tmp_path / "none.yaml"))
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01\x80")
-    with pytest.raises(UserError, match=r"binary\.yaml: cannot be read"):
+    with pytest.raises(UserError, match=r"binary\.yaml: not text in UTF-8"):
         load_config(str(tmp_path / "binary.yaml"))
 
 

@@ -71,8 +71,14 @@ def test_apply_corrections_ignores_rows_without_action_and_other_columns(tmp_pat
             "synthetic face 1,nose_tip,move,3,",
             "move needs the new position of nose_tip; fill in both x and y",
         ),
-        ("synthetic face 1,nose_tip,move,3,up", "y is 'up'"),
-        ("synthetic face 1,nose_tip,move,3,500", "nose_tip_y is 500, far outside the image"),
+        (
+            "synthetic face 1,nose_tip,move,3,up",
+            "y is 'up'; enter a number, or use the action unlabel if the landmark is unlabeled",
+        ),
+        (
+            "synthetic face 1,nose_tip,move,3,500",
+            "far outside the image of 96 × 96 px; correct the value, or use the action unlabel",
+        ),
         ("synthetic face 1,nose_tip,move,3", "4 fields, but the header has 5"),
         ("synthetic face 2,nose_tip,unlabel,,", "line 2 corrects the same label; remove one of them"),
     ],
@@ -84,6 +90,12 @@ def test_apply_corrections_invalid_row_raises_with_line(tmp_path: Path, line: st
     assert str(error.value).startswith(f"{path}, line 3: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_apply_corrections_second_drop_of_a_face_raises(tmp_path: Path) -> None:
+    path = write_corrections(tmp_path, "synthetic face 2,,drop,,", "synthetic face 2,,drop,,")
+    with pytest.raises(UserError, match=r"line 3: line 2 drops the same face; remove one of them"):
+        apply_corrections(DATASET, path)
 
 
 def test_apply_corrections_unusable_file_raises(tmp_path: Path) -> None:

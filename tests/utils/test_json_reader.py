@@ -27,6 +27,7 @@ def test_read_json_reads_every_unicode_encoding(tmp_path, encoding):
         (b"", "empty"),
         (b" \n", "empty"),
         (b'{"a": 1,\n "b" 2}', "line 2, column 6: not JSON"),
+        (b"[" * 101 + b"]" * 101, "nested too deeply"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
         (b"9" * 5000, "too many digits"),

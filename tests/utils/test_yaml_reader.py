@@ -43,7 +43,10 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{'*a' + str(i - 1)}, *a{i - 1
         ("a: !!map [a]", "not usable as YAML"),
         ("a: 2001-13-45", "put text in quotes"),
         ("a: 0b_", "put text in quotes"),
-        ("a: " + "9" * 5000, "put text in quotes"),
+        ("a: " + "9" * 5000, "too many digits"),
+        ("a: 0x" + "f" * 5000, "too many digits"),
+        ("a: 1\nb: {c: 1, c: 2}", "line 2, column 11: .*duplicate key 'c'"),
+        ("[" * 60 + "]" * 60, "nested too deeply"),
         ("a: !!python/object/apply:os.system [ls]", "not usable as YAML"),
         ("{[a]: 1}", "not usable as YAML"),
         ("[" * 3000, "nested too deeply"),
@@ -76,7 +79,7 @@ def test_read_yaml_wrong_encoding_raises(tmp_path):
 def test_read_yaml_too_large_or_missing_file_raises(tmp_path):
     path = tmp_path / "data.yaml"
     path.write_bytes(b"#" * (yaml_reader.MAX_BYTES + 1))
-    with pytest.raises(UserError, match="limit is 1 MB"):
+    with pytest.raises(UserError, match=r"limit is 0\.5 MB"):
         read_yaml(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_yaml(tmp_path / "missing.yaml")

@@ -13,6 +13,7 @@ from landmarks_fastai.data.formats.coco_categories import Category, Id, parse_id
 from landmarks_fastai.data.formats.image_files import ImageFiles
 from landmarks_fastai.data.formats.labeled_objects import MAX_COORDINATE, Notes
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import quote
 
 Entries = dict[str, object]
 Floats = NDArray[np.float64]
@@ -158,13 +159,13 @@ class AnnotationReader:
         points, flags = values.reshape(k, 3)[:, :2].copy(), values.reshape(k, 3)[:, 2]
         for index in np.flatnonzero(~np.isin(flags, (0, 1, 2))).tolist():
             raise UserError(
-                f"{location}: the visibility of {self.landmarks[index][:80]!r} is {flags[index]:g}; it must"
+                f"{location}: the visibility of {quote(self.landmarks[index])} is {flags[index]:g}; it must"
                 " be 0, 1 or 2"
             )
         unlabeled = flags == NOT_LABELED
         for index in np.flatnonzero(~(np.abs(points) <= MAX_COORDINATE).all(axis=1) & ~unlabeled).tolist():
             raise UserError(
-                f"{location}: {self.landmarks[index][:80]!r} is at"
+                f"{location}: {quote(self.landmarks[index])} is at"
                 f" {points[index, 0]:g}, {points[index, 1]:g}; correct it, or set its visibility to 0"
             )
         self.notes.add(

@@ -10,7 +10,7 @@ from pathlib import Path
 from landmarks_fastai.data.formats.labeled_objects import make_schema
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import LandmarkSchema
-from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.utils.text import format_count, quote
 
 Id = int | str | None
 """Identifier in a COCO file; None if it is missing."""
@@ -82,7 +82,7 @@ def find_categories(path: Path, entries: Sequence[object]) -> tuple[list[Categor
         names = tuple(str(name)[:200] for name in keypoints)
         if len(set(names)) < len(names):
             double = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"{location}: the landmark {double[:80]!r} occurs twice in 'keypoints'")
+            raise UserError(f"{location}: the landmark {quote(double)} occurs twice in 'keypoints'")
         found.append(Category(identifier, str(entry.get("name", path.stem))[:80], names, entry))
     if not found:
         raise UserError(f"{path}: no category has 'keypoints', the list of landmark names; add it")
@@ -111,8 +111,8 @@ def select_categories(path: Path, categories: Sequence[Category], used: set[Id])
     for category in candidates:
         if category.keypoints != first.keypoints:
             raise UserError(
-                f"{path}: the categories {first.name!r} and {category.name!r} have different landmarks; write"
-                " each to a file of its own"
+                f"{path}: the categories {quote(first.name)} and {quote(category.name)} have different"
+                " landmarks; write each to a file of its own"
             )
     return [category for category in categories if category.keypoints == first.keypoints]
 

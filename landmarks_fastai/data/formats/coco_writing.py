@@ -11,9 +11,19 @@ from numpy.typing import NDArray
 from landmarks_fastai.data.annotations import NOT_LABELED, VISIBLE, Annotations
 from landmarks_fastai.data.formats.coco_categories import FLIP_MAP, skeleton_edges
 from landmarks_fastai.data.formats.image_files import image_reference, label_extent, without_frames
+from landmarks_fastai.data.formats.unwritten import (
+    EMPTY_ROWS,
+    EYES,
+    MIDLINE,
+    NORMALIZER,
+    UNKNOWN_VISIBILITY,
+    written_losses,
+)
 from landmarks_fastai.utils.files import write_text
 from landmarks_fastai.utils.images import image_size
 from landmarks_fastai.utils.text import format_count
+
+LOST = (EMPTY_ROWS, UNKNOWN_VISIBILITY, EYES, NORMALIZER, MIDLINE)
 
 Entries = dict[str, object]
 
@@ -91,17 +101,7 @@ def _annotation(annotations: Annotations, row: int, box: NDArray[np.float64]) ->
 
 def _losses(annotations: Annotations, filled: int) -> list[str]:
     """Return a line for each thing that a COCO file cannot hold."""
-    lines = []
-    if annotations.visibility is None:
-        lines.append("visibility is not recorded: all labeled landmarks are written as visible")
+    lines = written_losses(annotations, LOST, columns=annotations.columns)
     if filled:
         lines.append(f"{format_count(filled, 'row')} without a box: the box of the landmarks is written")
-    empty = int(np.isnan(annotations.points).all(axis=(1, 2)).sum())
-    if empty:
-        lines.append(f"{format_count(empty, 'row')} without labeled landmarks: skipped when read again")
-    schema = annotations.schema
-    others = {"eyes": schema.eyes, "normalizer": schema.normalizer, "midline": schema.midline}
-    lost = [name for name, value in others.items() if value]
-    if lost:
-        lines.append(f"{', '.join(lost)} of the schema are not written; they follow from the names again")
     return lines

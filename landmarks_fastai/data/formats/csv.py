@@ -18,6 +18,7 @@ from landmarks_fastai.data.formats.tables import TableBuilder
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.csv_reader import CsvReader
 from landmarks_fastai.utils.files import write_csv
+from landmarks_fastai.utils.text import quote
 
 CSV_NAME = "landmarks.csv"
 BLOCK_ROWS = 4096
@@ -114,8 +115,8 @@ def _add_block(builder: TableBuilder, reader: CsvReader, block: list[tuple[int, 
         columns = dict(zip(reader.columns, zip(*rows, strict=True), strict=True))
         if holds_pixels(columns[builder.columns.image][0]):
             raise UserError(
-                f"{reader.at(numbers[0])}: the column {builder.columns.image!r} holds pixels, as in Kaggle's"
-                " files; use --format kaggle"
+                f"{reader.at(numbers[0])}: the column {quote(builder.columns.image)} holds pixels, as in"
+                " Kaggle's files; use --format kaggle"
             )
         builder.add(numbers, columns.__getitem__)
 

@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element
 
 from landmarks_fastai.data.formats.labeled_objects import Box, LabeledObject, Notes, parse_number
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import quote
 
 HALF_PIXEL = 0.5
 """Coordinate of the center of the first pixel in the file."""
@@ -104,9 +105,9 @@ class ShapeReader:
             return
         fields = _coordinates(shape).split(",")
         if len(fields) != 2:
-            raise UserError(f'{each.name}: {label[:40]!r} is not at an x and a y; correct it to points="x,y"')
+            raise UserError(f'{each.name}: {quote(label)} is not at an x and a y; correct it to points="x,y"')
         x, y = (
-            parse_number(text, each.name, f"{axis} of {label[:40]!r}")
+            parse_number(text, each.name, f"{axis} of {quote(label)}")
             for axis, text in zip("xy", fields, strict=True)
         )
         is_occluded = _is_set(shape, "occluded")
@@ -146,7 +147,7 @@ class ShapeReader:
 
 def _parse_box(box: Element, location: str, notes: Notes) -> Box:
     """Return the edges of a box; of a rotated one, those of the upright box around it."""
-    place = f"{location}, box {box.get('label', '')[:40]!r}"
+    place = f"{location}, box {quote(box.get('label', ''))}"
     x0, y0, x1, y1 = (parse_number(box.get(edge), place, edge) for edge in EDGES)
     if x1 <= x0 or y1 <= y0:
         raise UserError(f"{place}: it has no area; draw it again, or delete it")

@@ -7,6 +7,7 @@ of a video is the group of its rows. A CSV is preferred to the .h5 beside it. Wr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def is_lightning_pose(table: ScorerTable) -> bool:
         return False
     extra = set(table.headers["coords"]) - {"x", "y"}
     first = table.images[0] if table.images else ""
-    return bool(extra) or ("/" in first and (table.path.parent / first).is_file())
+    return bool(extra) or ("/" in first and os.path.isfile(table.path.parent / first))
 
 
 FORMAT = AnnotationFormat("deeplabcut", "DeepLabCut labels", recognizes, read, write)

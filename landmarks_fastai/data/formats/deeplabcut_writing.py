@@ -11,13 +11,24 @@ import numpy as np
 import yaml
 
 from landmarks_fastai.data.annotations import Annotations
-from landmarks_fastai.data.formats.folders import copy_image, unique_stem
-from landmarks_fastai.data.formats.labeled_objects import make_schema
-from landmarks_fastai.data.formats.scorer_annotations import check_no_frames, row_cells
+from landmarks_fastai.data.formats.folders import copy_image
+from landmarks_fastai.data.formats.scorer_annotations import check_no_frames, number_rows
+from landmarks_fastai.data.formats.unwritten import (
+    BOXES,
+    EMPTY_ROWS,
+    EYES,
+    FLIP_PAIRS,
+    MIDLINE,
+    NORMALIZER,
+    OCCLUSION,
+    written_losses,
+)
 from landmarks_fastai.utils.files import write_csv, write_text
+from landmarks_fastai.utils.unique_names import UniqueNames
 
 SCORER = "landmarks-fastai"
 DEFAULT_VIDEO = "images"
+LOST = (EMPTY_ROWS, OCCLUSION, BOXES, FLIP_PAIRS, EYES, NORMALIZER, MIDLINE)
 
 
 def write(annotations: Annotations, out: Path) -> list[str]:
@@ -31,7 +42,8 @@ def write(annotations: Annotations, out: Path) -> list[str]:
         If rows are on frames of videos.
     """
     check_no_frames(annotations)
-    numbers, losses = row_cells(annotations)
+    numbers = number_rows(annotations)
+    losses = written_losses(annotations, LOST, columns=("individual",))
     schema = annotations.schema
     individuals = [f"individual{i + 1}" for i in range(int(numbers.max(initial=0)) + 1)]
     several = len(individuals) > 1
@@ -42,11 +54,11 @@ def write(annotations: Annotations, out: Path) -> list[str]:
     for video, images in by_video.items():
         folder = out / "labeled-data" / video
         folder.mkdir(parents=True, exist_ok=True)
-        taken: set[str] = set()
+        unique_name = UniqueNames("_")
         paths, values = [], []
         for image, rows in images.items():
             source = annotations.images[image].path
-            name = f"{unique_stem(source.stem, taken)}{source.suffix}"
+            name = f"{unique_name(source.stem)}{source.suffix}"
             copy_image(source, folder / name)
             paths.append(("labeled-data", video, name))
             cells = np.full((len(individuals), len(schema), 2), np.nan)
@@ -60,8 +72,6 @@ def write(annotations: Annotations, out: Path) -> list[str]:
     )
     if not several and set(annotations.columns.get("individual", ())) - {""}:
         losses.append("the column individual is not written, because no image has several rows")
-    if schema.eyes != make_schema("", schema.names, out).eyes:
-        losses.append("eyes are not written, those of the names are found again")
     return list(dict.fromkeys(losses))
 
 

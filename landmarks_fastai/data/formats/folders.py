@@ -32,19 +32,6 @@ def first_files(folder: Path, suffix: str, count: int) -> list[Path]:
     return found[:count]
 
 
-def unique_stem(stem: str, used: set[str]) -> str:
-    """Return `stem`, or STEM_2, STEM_3 … if it is used, and add it to `used`.
-
-    Upper and lower case count as equal, because some file systems do not distinguish them.
-    """
-    unique, number = stem, 1
-    while unique.lower() in used:
-        number += 1
-        unique = f"{stem}_{number}"
-    used.add(unique.lower())
-    return unique
-
-
 def copy_image(source: Path, target: Path) -> None:
     """Copy an image, unless `target` is the same file.
 

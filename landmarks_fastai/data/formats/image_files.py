@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.data.annotations import Annotations, ImageSource
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.utils.text import format_count, quote
+
+MAX_PATH = 4096
+"""Most characters of a path; no file system has longer ones, and to look for one would take minutes."""
 
 
 class ImageFiles:
@@ -80,7 +83,7 @@ class ImageFiles:
     def _reason(self, index: int) -> str:
         """Return what is wrong with a missing image, and what to do."""
         folders = " or ".join(str(folder) for folder in self._folders[:2])
-        return f"no such image {self._missing[index][0][:80]!r}; put it into {folders}"
+        return f"no such image {quote(self._missing[index][0])}; put it into {folders}"
 
     def notes(self) -> list[str]:
         """Return lines for the user about assumptions."""
@@ -93,6 +96,8 @@ class ImageFiles:
 
     def find(self, name: str) -> Path | None:
         """Return the path of an image, or None if there is no such file."""
+        if len(name) > MAX_PATH:
+            return None
         portable = name.strip().replace("\\", "/")
         for spelling in dict.fromkeys((name, name.strip(), portable)):
             if spelling.strip() and (path := self._find_spelling(spelling)):
@@ -133,7 +138,7 @@ class ImageFiles:
                     return None
                 part = actual
             folder = folder / part
-        return folder if folder.is_file() else None
+        return folder if os.path.isfile(folder) else None
 
     def _listing(self, folder: Path) -> dict[str, str]:
         """Return the names in a folder by their NFC form."""

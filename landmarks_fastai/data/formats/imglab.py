@@ -24,6 +24,7 @@ from landmarks_fastai.data.formats.labeled_objects import (
 )
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.images import exif_orientation, image_size
+from landmarks_fastai.utils.text import quote
 from landmarks_fastai.utils.xml_reader import leading_tags, read_xml
 
 POSITION = ("left", "top", "width", "height")
@@ -97,14 +98,14 @@ def _read_box(box: Element, location: str, image: int, notes: Notes) -> LabeledO
         name = part.get("name", "").strip()
         if not name:
             raise UserError(f"{location}: a part has no name; name it, or remove it")
-        x, y = (parse_number(part.get(axis), location, f"{axis} of the part {name[:40]!r}") for axis in "xy")
+        x, y = (parse_number(part.get(axis), location, f"{axis} of the part {quote(name)}") for axis in "xy")
         each.add_point(name, (x, y))
     label = (box.findtext("label") or "").strip()
     if label:
         each.columns["label"] = label
     for name, value in box.items():
         if name not in (*POSITION, "ignore") and value.strip() not in ("", "0"):
-            notes.add(f"value of {name[:40]!r}", f"values of {name[:40]!r}", "not used")
+            notes.add(f"value of {quote(name)}", f"values of {quote(name)}", "not used")
     return each
 
 

@@ -6,13 +6,9 @@ https://www.kaggle.com/c/facial-keypoints-detection/data
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +16,13 @@ from numpy.typing import NDArray
 from landmarks_fastai.data.cache import load_or_build
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.formats.base import csv_columns
+from landmarks_fastai.data.formats.kaggle_archive import open_csv
 from landmarks_fastai.data.image_array import ImageArray
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.utils.csv_reader import CsvReader, check_point_range
-from landmarks_fastai.utils.download import git_blob_sha1_of_stream
 from landmarks_fastai.utils.files import file_sha256
-from landmarks_fastai.utils.text import suggest
+from landmarks_fastai.utils.text import quote, suggest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +33,7 @@ NAME = "kaggle"
 ARCHIVE = "facial-keypoints-detection.zip"
 ARCHIVE_BLOB = "910aaea5cb499befc292feee8da2a8945e0a276e"
 """Git blob SHA-1 of the zip at `URL`."""
+ABOUT = "Kaggle's Facial Keypoints Detection"
 MEMBER_BLOBS = {
     "training.zip": "42912e715e7d885eb8514c081f3d774533fea85b",
     "test.zip": "1bba825f7cca64dbc255634cec1ee0a80600d359",
@@ -46,8 +43,7 @@ MEMBER_BLOBS = {
 SIDE = 96
 """Width and height of the images, pixels."""
 COLUMNS = tuple(f"{landmark}_{axis}" for landmark in KAGGLE15.names for axis in "xy")
-MAX_MEMBER_BYTES = 4 << 30
-"""Members of a zip that unpack to more bytes are rejected; Kaggle's largest unpacks to 0.25 GB."""
+MAX_INT = 2**63 - 1
 
 
 def read_training(path: Path) -> LandmarkDataset:
@@ -74,7 +70,7 @@ def read_training(path: Path) -> LandmarkDataset:
     pixels = bytearray()
     points: list[list[tuple[float, float]]] = []
     names: list[str] = []
-    with _open_csv(path, "training") as (reader, name):
+    with open_csv(path, "training") as (reader, name):
         columns = _training_columns(reader)
         for line, fields in reader.rows():
             points.append(_parse_points(reader, line, fields, columns))
@@ -111,7 +107,7 @@ def read_test(path: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     path = find_file(path, "test")
     pixels = bytearray()
     lines: dict[int, int] = {}
-    with _open_csv(path, "test") as (reader, _):
+    with open_csv(path, "test") as (reader, _):
         id_column, image_column = _column_indices(reader, ("ImageId", "Image"))
         for line, fields in reader.rows():
             image_id = _parse_int(fields[id_column], reader.at(line), "ImageId")
@@ -145,7 +141,7 @@ def read_lookup(path: Path) -> pd.DataFrame:
     path = find_file(path, "IdLookupTable")
     names = ("RowId", "ImageId", "FeatureName")
     rows: list[tuple[int, int, str]] = []
-    with _open_csv(path, "IdLookupTable") as (reader, _):
+    with open_csv(path, "IdLookupTable") as (reader, _):
         row_column, id_column, feature_column = _column_indices(reader, names)
         for line, fields in reader.rows():
             row_id = _parse_int(fields[row_column], reader.at(line), "RowId")
@@ -210,91 +206,6 @@ def find_file(path: Path, stem: str) -> Path:
     raise UserError(f"{path}: the folder has none of {', '.join(names)}")
 
 
-def verify_members(path: Path, blobs: dict[str, str]) -> None:
-    """Check the digests of the members of a zip.
-
-    Parameters
-    ----------
-    path
-        The zip.
-    blobs
-        Expected git blob SHA-1 of each member, see `git_blob_sha1`.
-
-    Raises
-    ------
-    UserError
-        If a member is missing or has another digest.
-    """
-    with _report_read_errors(path), zipfile.ZipFile(path) as archive:
-        for name, blob in blobs.items():
-            info = _find_member(archive, name)
-            if info is None:
-                raise UserError(f"{path}: has no {name}; download it again")
-            with archive.open(info) as member:
-                digest = git_blob_sha1_of_stream(member, info.file_size)
-            if digest != blob:
-                raise UserError(f"{path}: {name} has the digest {digest}, not {blob}; download it again")
-
-
-# --- unpacking -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def _open_csv(path: Path, stem: str) -> Iterator[tuple[CsvReader, str]]:
-    """Open `stem`.csv in a CSV, a zip, or a zip in a zip; yield its reader and its file name."""
-    with _report_read_errors(path), ExitStack() as stack:
-        stream: IO[bytes] = stack.enter_context(path.open("rb"))
-        head = stream.read(2)
-        stream.seek(0)
-        if not head:
-            raise UserError(f"{path}: the file is empty (0 bytes); copy it again")
-        if head != b"PK" and path.suffix.lower() != ".zip":
-            yield CsvReader(stream, str(path)), path.name
-            return
-        archive = stack.enter_context(zipfile.ZipFile(stream))
-        inner = _find_member(archive, f"{stem}.zip")
-        if inner is not None:
-            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(archive.open(inner))))
-        info = _find_member(archive, f"{stem}.csv")
-        if info is None:
-            content = ", ".join(sorted(archive.namelist())[:8]) or "nothing"
-            raise UserError(f"{path}: has no {stem}.csv; it contains {content}")
-        try:
-            yield CsvReader(stack.enter_context(archive.open(info)), f"{path}: {stem}.csv"), f"{stem}.csv"
-        except UserError:
-            # the checksum at the end of the member shows whether the row is wrong because the zip is damaged
-            with archive.open(info) as member:
-                while member.read(1 << 20):
-                    pass
-            raise
-
-
-def _find_member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo | None:
-    """Find a member by its file name, in any folder of the zip; raise UserError if it is too large."""
-    for info in archive.infolist():
-        if PurePosixPath(info.filename).name == name:
-            # zipfile never unpacks more bytes than this, so no further check is needed while reading
-            if info.file_size > MAX_MEMBER_BYTES:
-                raise UserError(
-                    f"{archive.filename}: {name} would unpack to {info.file_size >> 30} GB, too large"
-                )
-            return info
-    return None
-
-
-@contextmanager
-def _report_read_errors(path: Path) -> Iterator[None]:
-    """Turn the exceptions of a damaged, encrypted or unreadable file into a UserError."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path}: not a zip, or truncated or damaged ({error}); copy it again") from error
-    except (NotImplementedError, RuntimeError) as error:  # unknown compression, encrypted
-        raise UserError(f"{path}: cannot be unpacked ({error}); unpack it and name the folder") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
 # --- parsing -------------------------------------------------------------------------------------
 
 
@@ -339,9 +250,12 @@ def _parse_points(
 
 def _parse_int(text: str, location: str, column: str) -> int:
     try:
-        return int(text)
-    except ValueError:
-        raise UserError(f"{location}: {column} is {text[:40]!r}; enter an integer") from None
+        value = int(text)
+    except ValueError:  # also for a number with more digits than Python converts
+        value = MAX_INT + 1
+    if abs(value) > MAX_INT:
+        raise UserError(f"{location}: {column} is {quote(text)}; enter an integer of at most 18 digits")
+    return value
 
 
 def parse_pixels(text: str, location: str) -> bytes:

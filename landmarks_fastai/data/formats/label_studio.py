@@ -29,6 +29,7 @@ from landmarks_fastai.data.formats.labeled_objects import (
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.images import image_size
 from landmarks_fastai.utils.json_reader import read_json
+from landmarks_fastai.utils.text import quote
 
 ANNOTATIONS = ("annotations", "completions")
 """Keys of the annotations of a task; ``completions`` before version 1.0."""
@@ -179,7 +180,7 @@ class _Reader:
         path = find_image(reference, self._images)
         if path is None:
             name = file_names(reference)[-1]
-            raise UserError(f"{location}: no such image {name[-80:]!r}; put it into {self._path.parent}")
+            raise UserError(f"{location}: no such image {quote(name)}; put it into {self._path.parent}")
         return path
 
 

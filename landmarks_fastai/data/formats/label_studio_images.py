@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from landmarks_fastai.data.formats.image_files import ImageFiles
-from landmarks_fastai.utils.images import SUFFIXES
+from landmarks_fastai.utils.image_formats import SUFFIXES
 
 LOCAL_FILES = "/data/local-files/"
 UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from landmarks_fastai.data.formats.label_studio_writing import BOX_LABEL, HALF_PIXEL, OCCLUDED_CHOICE
 from landmarks_fastai.data.formats.labeled_objects import Box, LabeledObject, Notes, parse_number
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import quote
 
 KEYPOINTS = ("keypoint", "keypointlabels")
 RECTANGLES = ("rectangle", "rectanglelabels")
@@ -154,7 +155,7 @@ def _add_region(
     notes: Notes,
 ) -> None:
     if key in regions.keypoints or key in regions.rectangles:
-        raise UserError(f"{location}: the region ID {key[:40]!r} occurs twice; export the file again")
+        raise UserError(f"{location}: the region ID {quote(key)} occurs twice; export the file again")
     if item.get("image_rotation") not in (None, 0, 360):
         raise UserError(
             f"{location}: the image is rotated by {str(item['image_rotation'])[:20]}° in Label Studio; rotate"
@@ -168,7 +169,7 @@ def _add_region(
             raise UserError(
                 f"{location}: a keypoint has no label; give it the name of a landmark, or delete it"
             )
-        x, y = _percents(_value(item), ("x", "y"), f"{location}, keypoint {label[:40]!r}")
+        x, y = _percents(_value(item), ("x", "y"), f"{location}, keypoint {quote(label)}")
         regions.keypoints[key] = label, (x * size[0] - HALF_PIXEL, y * size[1] - HALF_PIXEL)
     else:
         regions.rectangles[key] = label or BOX_LABEL, _parse_box(_value(item), size, location, notes)
@@ -208,7 +209,7 @@ def _rectangle_around(regions: Regions, key: str, location: str) -> str:
     if len(found) != 1:
         count = "no rectangle is" if not found else f"{len(found)} rectangles are"
         raise UserError(
-            f"{location}: {count} around the keypoint {label[:40]!r}, which has no parent and no relation;"
+            f"{location}: {count} around the keypoint {quote(label)}, which has no parent and no relation;"
             " connect it with its object"
         )
     return found[0]

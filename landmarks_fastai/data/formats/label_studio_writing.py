@@ -11,7 +11,13 @@ import numpy as np
 
 from landmarks_fastai.data.annotations import OCCLUDED, Annotations
 from landmarks_fastai.data.formats.image_files import image_reference, without_frames
-from landmarks_fastai.data.formats.labeled_objects import written_losses
+from landmarks_fastai.data.formats.unwritten import (
+    EMPTY_ROWS,
+    GROUPS,
+    SCHEMA_PARTS,
+    UNLABELED,
+    written_losses,
+)
 from landmarks_fastai.utils.files import write_json, write_text
 from landmarks_fastai.utils.images import image_size
 from landmarks_fastai.utils.text import format_count
@@ -33,6 +39,8 @@ HELP = (
     " Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and"
     " LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root} "
 )
+
+LOST = (EMPTY_ROWS, UNLABELED, GROUPS, *SCHEMA_PARTS)
 
 
 def write_label_studio(annotations: Annotations, out: Path, *, as_predictions: bool = False) -> list[str]:
@@ -65,7 +73,7 @@ def write_label_studio(annotations: Annotations, out: Path, *, as_predictions: b
     ]
     write_json(out, tasks)
     write_text(out.with_name(f"{out.stem}.interface.xml"), _interface(annotations, root))
-    return losses + written_losses(annotations, columns=("label",)) + _further_losses(annotations)
+    return losses + written_losses(annotations, LOST, columns=("label",)) + _further_losses(annotations)
 
 
 def _task(annotations: Annotations, image: int, reference: str, as_predictions: bool) -> dict[str, Any]:

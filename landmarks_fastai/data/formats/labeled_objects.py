@@ -13,10 +13,10 @@ import numpy as np
 
 from landmarks_fastai.data.annotations import NOT_LABELED, OCCLUDED, VISIBLE, Annotations, ImageSource
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schema import LandmarkSchema, check_names
 from landmarks_fastai.schemas import SCHEMAS, schema_from_names
 from landmarks_fastai.utils.images import image_size
-from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.utils.text import quote
 
 MAX_LANDMARKS = 2_000
 """Largest number of landmarks; more means that the names are not those of landmarks."""
@@ -64,7 +64,7 @@ class LabeledObject:
         """
         if landmark in self.points:
             raise UserError(
-                f"{self.name}: the landmark {landmark[:80]!r} occurs twice in one object; remove one of them,"
+                f"{self.name}: the landmark {quote(landmark)} occurs twice in one object; remove one of them,"
                 " or group the landmarks by object"
             )
         self.points[landmark] = point
@@ -161,12 +161,13 @@ def make_schema(
     """
     if len(names) > MAX_LANDMARKS:
         raise UserError(
-            f"{source}: {len(names):,} different landmark names, {names[0][:40]!r} and others; use the same"
+            f"{source}: {len(names):,} different landmark names, {quote(names[0])} and others; use the same"
             f" names, at most {MAX_LANDMARKS:,}, for all objects"
         )
     for each in names:
         if each != _replace_surrogates(each):
-            raise UserError(f"{source}: the landmark name {each[:40]!r} is not valid Unicode; rename it")
+            raise UserError(f"{source}: the landmark name {quote(each)} is not valid Unicode; rename it")
+    check_names(names, str(source))
     schema = schema_from_names(name, order_names(names))
     if not edges or schema in SCHEMAS.values():
         return schema
@@ -244,33 +245,3 @@ def _stack_boxes(objects: Sequence[LabeledObject]) -> np.ndarray | None:
     if all(each.box is None for each in objects):
         return None
     return np.array([(np.nan,) * 4 if each.box is None else each.box for each in objects])
-
-
-def written_losses(annotations: Annotations, columns: Sequence[str] = ()) -> list[str]:
-    """Return a line for each thing that a format of named points, visibility and boxes cannot hold.
-
-    Parameters
-    ----------
-    annotations
-        What is written.
-    columns
-        Columns that the format holds.
-    """
-    losses = []
-    empty = int(np.isnan(annotations.points).all(axis=(1, 2)).sum())
-    if empty:
-        losses.append(f"{format_count(empty, 'row')} without labeled landmarks: skipped when read again")
-    names = [
-        name for k, name in enumerate(annotations.schema.names) if np.isnan(annotations.points[:, k]).all()
-    ]
-    if names:
-        losses.append(f"landmarks that no row labels are not written: {', '.join(names)[:80]}")
-    schema = schema_from_names("", order_names(annotations.schema.names))
-    if set(annotations.schema.flip_pairs) != set(schema.flip_pairs):
-        losses.append("flip pairs are not written; those of the names left and right are found again")
-    if annotations.groups is not None:
-        losses.append("groups are not written")
-    others = [name for name in annotations.columns if name not in columns]
-    if others:
-        losses.append(f"columns are not written: {', '.join(others)[:80]}")
-    return losses

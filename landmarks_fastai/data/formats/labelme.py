@@ -29,6 +29,7 @@ from landmarks_fastai.data.formats.labeled_objects import (
 from landmarks_fastai.data.formats.labelme_writing import BOX_LABEL, HALF_PIXEL, OCCLUDED_FLAG, write
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.json_reader import read_json
+from landmarks_fastai.utils.text import quote
 
 SUFFIX = ".json"
 EXAMINED_FILES = 20
@@ -149,7 +150,7 @@ class _Reader:
         path = self._finders[file.parent].find(name)
         if path is None and content.get("imageData"):
             raise UserError(
-                f"{file}: no such image {name[:80]!r}, only its copy in 'imageData'; put the image into"
+                f"{file}: no such image {quote(name)}, only its copy in 'imageData'; put the image into"
                 f" {file.parent}, or export it with labelme_export_json"
             )
         return self._images.add(name if path is None else str(path.absolute()), str(file))
@@ -213,9 +214,9 @@ def _read_pair(points: list[object], location: str, label: str) -> tuple[float, 
     """Return x and y of a list with one pair."""
     pair = _as_list(points[0]) if points else []
     if len(pair) != 2:
-        raise UserError(f"{location}: {label[:40]!r} is not at an x and a y; correct it to [[x, y]]")
+        raise UserError(f"{location}: {quote(label)} is not at an x and a y; correct it to [[x, y]]")
     x, y = (
-        parse_number(value, location, f"{axis} of {label[:40]!r}")
+        parse_number(value, location, f"{axis} of {quote(label)}")
         for axis, value in zip("xy", pair, strict=True)
     )
     return x, y

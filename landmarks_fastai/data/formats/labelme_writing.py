@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 
 from landmarks_fastai.data.annotations import OCCLUDED, Annotations
-from landmarks_fastai.data.formats.folders import unique_stem
 from landmarks_fastai.data.formats.image_files import image_reference, without_frames
-from landmarks_fastai.data.formats.labeled_objects import written_losses
+from landmarks_fastai.data.formats.unwritten import (
+    EMPTY_ROWS,
+    GROUPS,
+    SCHEMA_PARTS,
+    UNLABELED,
+    written_losses,
+)
 from landmarks_fastai.utils.files import write_json
 from landmarks_fastai.utils.images import image_size
 from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.utils.unique_names import UniqueNames
 
 VERSION = "5.5.0"
 """Version of LabelMe in the files: the structure has been the same since 5.0."""
@@ -26,6 +32,8 @@ OCCLUDED_FLAG = "occluded"
 BOX_LABEL = "box"
 """Label of the rectangle of a row without the column ``label``."""
 
+LOST = (EMPTY_ROWS, UNLABELED, GROUPS, *SCHEMA_PARTS)
+
 
 def write(annotations: Annotations, out: Path) -> list[str]:
     """Write a folder with a JSON file for each image with rows; the images are referred to, not copied.
@@ -36,7 +44,7 @@ def write(annotations: Annotations, out: Path) -> list[str]:
         One line for each thing that the format cannot hold.
     """
     annotations, losses = without_frames(annotations)
-    used: set[str] = set()
+    unique_name = UniqueNames("_")
     for image in np.unique(annotations.rows).tolist():
         path = annotations.images[image].path
         width, height = image_size(path)
@@ -52,8 +60,8 @@ def write(annotations: Annotations, out: Path) -> list[str]:
             "imageHeight": height,
             "imageWidth": width,
         }
-        write_json(out / f"{unique_stem(path.stem, used)}.json", content)
-    return losses + written_losses(annotations, columns=("label",)) + _label_losses(annotations)
+        write_json(out / f"{unique_name(path.stem)}.json", content)
+    return losses + written_losses(annotations, LOST, columns=("label",)) + _label_losses(annotations)
 
 
 def _shapes(annotations: Annotations, row: int, group: int) -> list[dict[str, Any]]:

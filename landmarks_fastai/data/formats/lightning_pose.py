@@ -7,6 +7,7 @@ the CSV. The column likelihood of predictions is ignored. The views of several c
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,14 +16,17 @@ import numpy as np
 from landmarks_fastai.data.annotations import Annotations
 from landmarks_fastai.data.formats.base import AnnotationFormat
 from landmarks_fastai.data.formats.deeplabcut import is_lightning_pose
-from landmarks_fastai.data.formats.folders import copy_image, unique_stem
-from landmarks_fastai.data.formats.scorer_annotations import check_no_frames, row_cells, to_annotations
+from landmarks_fastai.data.formats.folders import copy_image
+from landmarks_fastai.data.formats.scorer_annotations import check_no_frames, number_rows, to_annotations
 from landmarks_fastai.data.formats.scorer_table import ScorerTable, read_scorer_csv, starts_as_scorer_table
+from landmarks_fastai.data.formats.unwritten import BOXES, EMPTY_ROWS, OCCLUSION, SCHEMA_PARTS, written_losses
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.files import write_csv
 from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.utils.unique_names import UniqueNames
 
 CSV_NAME = "CollectedData.csv"
+LOST = (EMPTY_ROWS, OCCLUSION, BOXES, *SCHEMA_PARTS)
 SCORER = "landmarks-fastai"
 
 
@@ -64,7 +68,7 @@ def write(annotations: Annotations, out: Path) -> list[str]:
         If rows are on frames of videos.
     """
     check_no_frames(annotations)
-    numbers, losses = row_cells(annotations)
+    numbers, losses = number_rows(annotations), written_losses(annotations, LOST)
     first = np.flatnonzero(numbers == 0)
     if len(first) < len(annotations):
         count = format_count(len(annotations) - len(first), "row")
@@ -75,22 +79,18 @@ def write(annotations: Annotations, out: Path) -> list[str]:
         ["bodyparts", *(name for name in names for _ in "xy")],
         ["coords", *["x", "y"] * len(names)],
     ]
-    taken: dict[str, set[str]] = {}
+    unique_name: dict[str, UniqueNames] = defaultdict(lambda: UniqueNames("_"))
     for row in first.tolist():
         source = annotations.images[annotations.rows[row]].path
         group = "images" if annotations.groups is None else re.sub(r"[^\w .-]", "_", annotations.groups[row])
         folder = out / "labeled-data" / group
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{unique_stem(source.stem, taken.setdefault(group, set()))}{source.suffix}"
+        name = f"{unique_name[group](source.stem)}{source.suffix}"
         copy_image(source, folder / name)
         values = annotations.points[row].ravel().tolist()
         cells = ["" if np.isnan(value) else value for value in values]
         rows.append([f"labeled-data/{group}/{name}", *cells])
     write_csv(out / CSV_NAME, rows)
-    if annotations.schema.skeleton:
-        losses.append("the skeleton is not written")
-    if "individual" in annotations.columns:
-        losses.append("the column individual is not written")
     return losses
 
 

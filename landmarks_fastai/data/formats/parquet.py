@@ -17,6 +17,7 @@ from landmarks_fastai.data.formats.table_writing import write_table
 from landmarks_fastai.data.formats.tables import MAX_CELLS, MAX_ROWS, TableBuilder
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.files import atomic_write
+from landmarks_fastai.utils.text import quote
 
 PARQUET_NAME = "landmarks.parquet"
 MAGIC = b"PAR1"
@@ -52,7 +53,7 @@ def read(path: Path) -> Annotations:
         names = [field.name for field in parquet.schema_arrow]
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"{file}: duplicate column {name[:80]!r}; remove one of them")
+                raise UserError(f"{file}: duplicate column {quote(name)}; remove one of them")
         for field in parquet.schema_arrow:
             _check_type(file, field)
         builder = TableBuilder(file, [name.strip() for name in names], "row")
@@ -135,7 +136,7 @@ def _check_type(file: Path, field: Any) -> None:
     if not any(check(kind) for check in (*plain, *others)):
         remedy = "leave it out, or store the file names of images" if pt.is_binary(kind) else "leave it out"
         raise UserError(
-            f"{file}: the column {field.name[:80]!r} has the type {str(field.type)[:80]}; columns must hold"
+            f"{file}: the column {quote(field.name)} has the type {str(field.type)[:80]}; columns must hold"
             f" numbers or text: {remedy}"
         )
 

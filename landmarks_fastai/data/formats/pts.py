@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.data.annotations import Annotations
 from landmarks_fastai.data.formats.base import AnnotationFormat
-from landmarks_fastai.data.formats.folders import copy_image, find_files, first_files, unique_stem
+from landmarks_fastai.data.formats.folders import copy_image, find_files, first_files
 from landmarks_fastai.data.formats.image_files import ImageFiles, without_frames
 from landmarks_fastai.data.formats.labeled_objects import (
     MAX_LANDMARKS,
@@ -27,12 +27,15 @@ from landmarks_fastai.data.formats.labeled_objects import (
     make_schema,
     parse_number,
 )
+from landmarks_fastai.data.formats.unwritten import BOXES, EMPTY_ROWS, GROUPS, OCCLUSION, written_losses
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.files import write_text
-from landmarks_fastai.utils.images import SUFFIXES
-from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.utils.image_formats import SUFFIXES
+from landmarks_fastai.utils.text import format_count, quote
+from landmarks_fastai.utils.unique_names import UniqueNames
 
 SUFFIX = ".pts"
+LOST = (EMPTY_ROWS, OCCLUSION, BOXES, GROUPS)
 MAX_BYTES = 1 << 20
 
 FIRST_PIXEL = 1.0
@@ -146,7 +149,7 @@ def _parse(path: Path) -> list[tuple[str, list[str]]]:
     )
     if declared and declared[1] != str(len(rows)):
         raise UserError(
-            f"{path}: n_points is {declared[1][:20]!r}, but the number of lines of coordinates is"
+            f"{path}: n_points is {quote(declared[1])}, but the number of lines of coordinates is"
             f" {len(rows):,}; copy the file again"
         )
     if not 0 < len(rows) <= MAX_LANDMARKS:
@@ -197,10 +200,10 @@ def write(annotations: Annotations, out: Path) -> list[str]:
         One line for each thing that the format cannot hold.
     """
     annotations, losses = without_frames(annotations)
-    used: set[str] = set()
+    unique_name = UniqueNames("_")
     for row, image in enumerate(annotations.rows.tolist()):
         source = annotations.images[image].path
-        stem = unique_stem(source.stem, used)
+        stem = unique_name(source.stem)
         copy_image(source, out / f"{stem}{source.suffix}")
         lines = [_format_point(point) for point in annotations.points[row] + FIRST_PIXEL]
         text = "\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""])
@@ -225,21 +228,9 @@ def _losses(annotations: Annotations) -> list[str]:
         losses.append(
             f"{format_count(copies, 'further row')} of an image: each has a copy of the image, NAME_2"
         )
-    empty = int(np.isnan(annotations.points).all(axis=(1, 2)).sum())
-    if empty:
-        losses.append(f"{format_count(empty, 'row')} without labeled landmarks: skipped when read again")
     if list(names) != [str(k) for k in range(len(names))]:
         losses.append(f'the names of the landmarks are not written; they become "0" to "{len(names) - 1}"')
-    for what, values in (
-        ("visibility", annotations.visibility),
-        ("boxes", annotations.boxes),
-        ("groups", annotations.groups),
-    ):
-        if values is not None:
-            losses.append(f"{what} {'is' if what == 'visibility' else 'are'} not written")
-    if annotations.columns:
-        losses.append(f"columns are not written: {', '.join(annotations.columns)[:80]}")
-    return losses
+    return losses + written_losses(annotations, LOST)
 
 
 FORMAT = AnnotationFormat("pts", ".pts files beside the images", recognizes, read, write)

@@ -10,6 +10,7 @@ from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.schemas.files import read_schema
 from landmarks_fastai.utils.files import write_json
+from landmarks_fastai.utils.text import quote
 
 SCHEMA_NAME = "schema.json"
 """File that is written."""
@@ -66,5 +67,5 @@ def _check_names(path: Path, labels: Path, listed: Sequence[str], names: Sequenc
         name = min(differing)
         present, missing = (labels, path) if name in names else (path, labels)
         raise UserError(
-            f"{present}: has the landmark {name[:80]!r}, which {missing} does not have; use the same names"
+            f"{present}: has the landmark {quote(name)}, which {missing} does not have; use the same names"
         )

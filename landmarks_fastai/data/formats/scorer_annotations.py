@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from landmarks_fastai.data.annotations import Annotations
 from landmarks_fastai.data.formats.image_files import ImageFiles
@@ -96,29 +97,14 @@ def _video(image: str, source: Path) -> str:
     return parts[-2] if len(parts) > 1 else source.name
 
 
-def row_cells(annotations: Annotations) -> tuple[np.ndarray, list[str]]:
-    """Return which individual of its image each row is, from 0, and the lines about what cannot be held."""
+def number_rows(annotations: Annotations) -> NDArray[np.int64]:
+    """Return which individual of its image each row is, from 0."""
     numbers = np.zeros(len(annotations), np.int64)
     counts: dict[int, int] = {}
     for row, image in enumerate(annotations.rows.tolist()):
         numbers[row] = counts.get(image, 0)
         counts[image] = numbers[row] + 1
-    losses = []
-    if annotations.visibility is not None and (annotations.visibility == 1).any():
-        count = format_count(int((annotations.visibility == 1).sum()), "landmark")
-        losses.append(f"visibility is not written: {count} labeled as occluded")
-    if annotations.boxes is not None:
-        losses.append("boxes are not written")
-    schema = make_schema("", annotations.schema.names, Path())
-    if set(schema.flip_pairs) != set(annotations.schema.flip_pairs):
-        losses.append("flip pairs are not written; those of the names left and right are found again")
-    others = [name for name in annotations.columns if name != "individual"]
-    if others:
-        losses.append(f"columns are not written: {', '.join(others)[:80]}")
-    empty = int(np.isnan(annotations.points).all(axis=(1, 2)).sum())
-    if empty:
-        losses.append(f"{format_count(empty, 'row')} without labeled landmarks: skipped when read again")
-    return numbers, losses
+    return numbers
 
 
 def check_no_frames(annotations: Annotations) -> None:

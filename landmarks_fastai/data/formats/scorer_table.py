@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import quote
 
 HEADERS = ("scorer", "individuals", "bodyparts", "coords")
 MAX_BYTES = 1 << 30
@@ -139,9 +140,9 @@ def _parse_row(cells: list[str], first: int, width: int, coords: Sequence[str], 
         try:
             value = float(cell) if cell.strip() and coordinate in ("x", "y") else np.nan
         except ValueError:
-            raise UserError(f"{location}: {cell[:40]!r} is not a number; correct or empty the cell") from None
+            raise UserError(f"{location}: {quote(cell)} is not a number; correct or empty the cell") from None
         if np.isinf(value) or abs(value) > 1e6:
-            raise UserError(f"{location}: {cell[:40]!r} is not a number of pixels; correct or empty the cell")
+            raise UserError(f"{location}: {quote(cell)} is not a number of pixels; correct or empty the cell")
         values.append(value)
     return values
 
@@ -183,7 +184,7 @@ def landmark_columns(table: ScorerTable, scorer: str | None = None) -> dict[tupl
             continue
         places = columns.setdefault((individual.strip(), landmark.strip()), {})
         if coordinate in places:
-            raise UserError(f"{table.path}: the column {landmark[:40]!r} {coordinate} occurs twice")
+            raise UserError(f"{table.path}: the column {quote(landmark)} {coordinate} occurs twice")
         places[coordinate] = index
     incomplete = next((key for key, places in columns.items() if len(places) != 2), None)
     if incomplete is not None or not columns:

@@ -12,6 +12,7 @@ import numpy as np
 
 from landmarks_fastai.data.formats.scorer_table import HEADERS, ScorerTable, check_headers
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.hdf5_check import check_hdf5
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_CELLS = 1 << 28
@@ -31,6 +32,7 @@ def read_scorer_hdf(path: Path) -> ScorerTable:
         raise UserError(
             f"{path}: HDF5 files need h5py: pip install 'landmarks-fastai[deeplabcut]'; or name the CSV"
         ) from None
+    check_hdf5(path)
     try:
         with h5py.File(path, "r") as file:
             groups = [group for group in file.values() if isinstance(group, h5py.Group)]

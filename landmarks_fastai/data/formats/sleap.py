@@ -4,12 +4,12 @@ sleap-io returns coordinates whose origin is the center of the first pixel, as i
 format 1.1 files store them so, and it converts older ones. A point that is not visible but "complete" (a
 person placed it) is occluded; other points that are not visible are not labeled.
 
-Not lossless: boxes, eyes, groups and columns other than ``track`` are not written. A damaged file can end the
-process, because the HDF5 library that reads it may crash.
+Not lossless: boxes, eyes, groups and columns other than ``track`` are not written.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.utils.download import default_cache_dir
 from landmarks_fastai.utils.files import atomic_write, file_sha256
+from landmarks_fastai.utils.hdf5_check import check_hdf5
 
 UNSUPPORTED_SUFFIXES = (".h5", ".hdf5", ".seq", ".tif", ".tiff")
 """Videos that only sleap-io reads."""
@@ -57,6 +58,7 @@ def read(path: Path) -> Annotations:
         If sleap-io is not installed, or the file cannot be read, has several skeletons, or has no label.
     """
     sleap_io = import_sleap_io(path)
+    check_hdf5(path)
     try:
         labels = sleap_io.load_slp(str(path), open_videos=False)
         skeleton, schema = _read_skeleton(labels, path)
@@ -187,7 +189,7 @@ class _Images:
         portable = name.replace("\\", "/")
         candidates = [Path(portable), self.path.parent / portable]
         candidates += [self.path.parent / portable.rsplit("/", 1)[-1]]
-        return next((path for path in candidates if path.is_file()), candidates[0])
+        return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 
     def _extract(self, video: Any, frame: int) -> Path:
         """Save an embedded image to the cache, and return its path."""

@@ -10,9 +10,20 @@ from typing import Any
 import numpy as np
 
 from landmarks_fastai.data.annotations import OCCLUDED, Annotations
-from landmarks_fastai.data.formats.labeled_objects import make_schema
+from landmarks_fastai.data.formats.unwritten import (
+    BOXES,
+    EMPTY_ROWS,
+    EYES,
+    GROUPS,
+    MIDLINE,
+    NORMALIZER,
+    UNKNOWN_VISIBILITY,
+    written_losses,
+)
 from landmarks_fastai.utils.files import atomic_write
 from landmarks_fastai.utils.images import image_size
+
+LOST = (EMPTY_ROWS, UNKNOWN_VISIBILITY, BOXES, GROUPS, EYES, NORMALIZER, MIDLINE)
 
 
 def write(annotations: Annotations, out: Path) -> list[str]:
@@ -46,7 +57,7 @@ def write(annotations: Annotations, out: Path) -> list[str]:
     )
     with atomic_write(out) as partial:
         sleap_io.save_slp(labels, str(partial), embed=False, verbose=False)
-    return _losses(annotations)
+    return written_losses(annotations, LOST, columns=("track",))
 
 
 def _skeleton(sleap_io: Any, annotations: Annotations) -> Any:
@@ -104,23 +115,3 @@ def _instance(sleap_io: Any, annotations: Annotations, row: int, skeleton: Any, 
         instance.points["xy"][occluded] = points[occluded]
         instance.points["visible"] = is_labeled & ~occluded
     return instance
-
-
-def _losses(annotations: Annotations) -> list[str]:
-    losses = []
-    if annotations.boxes is not None:
-        losses.append("boxes are not written")
-    if annotations.groups is not None:
-        losses.append("groups are not written")
-    schema = annotations.schema
-    if schema.eyes != make_schema("", schema.names, Path()).eyes:
-        losses.append("eyes are not written, those of the names are found again")
-    empty = int(np.isnan(annotations.points).all(axis=(1, 2)).sum())
-    if empty:
-        losses.append(f"rows without labeled landmarks are skipped when read again: {empty:,}")
-    if annotations.visibility is None:
-        losses.append("visibility is not recorded: all labeled landmarks are written as visible")
-    others = [name for name in annotations.columns if name != "track"]
-    if others:
-        losses.append(f"columns are not written: {', '.join(others)[:80]}")
-    return losses

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.text import suggest
+from landmarks_fastai.utils.text import quote, suggest
 
 IMAGE, GROUP = "image", "group"
 BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
@@ -71,7 +71,7 @@ class TableColumns:
             partner = column[:-1] + ("y" if column.endswith("x") else "x")
             if partner not in coordinates:
                 raise UserError(
-                    f"{source}: the column {column[:80]!r} needs a column {partner[:80]!r}; add it"
+                    f"{source}: the column {quote(column)} needs a column {quote(partner)}; add it"
                 )
         landmarks = tuple(c[:-2] for c in columns if c in coordinates and c.endswith("_x"))
         if not landmarks:

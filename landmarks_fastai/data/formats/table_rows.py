@@ -12,6 +12,7 @@ from landmarks_fastai.data.formats.labeled_objects import Notes
 from landmarks_fastai.data.formats.table_cells import NO_VISIBILITY, Cells, NumberCells, parse_visibility
 from landmarks_fastai.data.formats.table_columns import BOX, TableColumns
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import quote, shorten
 
 
 class Block:
@@ -67,7 +68,8 @@ class Block:
             else:
                 visibility[:, k] = np.where(np.isnan(x), NOT_LABELED, VISIBLE)
             for empty, filled, mask in (("x", "y", np.isnan(x)), ("y", "x", np.isnan(y))):
-                reason = f"{name}_{empty} is empty but {name}_{filled} is not; fill in both or neither"
+                title = shorten(name)
+                reason = f"{title}_{empty} is empty but {title}_{filled} is not; fill in both or neither"
                 self.reject(mask & (np.isnan(x) != np.isnan(y)), reason)
             points[:, k, 0], points[:, k, 1] = x, y
         return points, visibility
@@ -88,20 +90,22 @@ class Block:
         if cells.first_comma is not None and cells.first_point is not None:
             comma, point = self._numbers[cells.first_comma], self._numbers[cells.first_point]
             raise UserError(
-                f"{self._location(comma)}: {column} has a decimal comma, but a decimal point in row {point};"
-                " use one of them in the whole file"
+                f"{self._location(comma)}: {shorten(column)} has a decimal comma, but a decimal point in row"
+                f" {point}; use one of them in the whole file"
             )
         self._notes.add("decimal comma", "decimal commas", "read as decimal points", cells.commas)
         for index, text in cells.invalid.items():
-            reason = f"{column} is {text!r}; enter a number, or leave it empty if {meaning}"
+            reason = f"{shorten(column)} is {quote(text)}; enter a number, or leave it empty if {meaning}"
             self.bad.setdefault(index, reason)
         return cells.values
 
     def _visibility_of(self, name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Return the visibility of a landmark; empty its points at (0, 0) that are not labeled."""
+        title = shorten(name)
         values, invalid = parse_visibility(self._cells(f"{name}_visibility"))
         for index, text in invalid.items():
-            reason = f"{name}_visibility is {text!r}; enter 0 (not labeled), 1 (hidden) or 2 (visible)"
+            found = f"{title}_visibility is {quote(text)}"
+            reason = f"{found}; enter 0 (not labeled), 1 (hidden) or 2 (visible)"
             self.bad.setdefault(index, reason)
         placeholder = (values == NOT_LABELED) & (x == 0) & (y == 0)
         x[placeholder] = y[placeholder] = np.nan
@@ -114,14 +118,14 @@ class Block:
         labeled = ~np.isnan(x) & ~np.isnan(y)
         self.reject(
             (values == NOT_LABELED) & labeled,
-            f"{name}_visibility is 0 (not labeled), but {name}_x and {name}_y are filled in; enter 1 (hidden)"
-            " or 2 (visible), or empty the coordinates",
+            f"{title}_visibility is 0 (not labeled), but {title}_x and {title}_y are filled in; enter 1"
+            " (hidden) or 2 (visible), or empty the coordinates",
         )
         claimed = ((values == OCCLUDED) | (values == VISIBLE)) & np.isnan(x) & np.isnan(y)
         self.reject(
             claimed,
-            f"{name}_visibility says that the landmark is labeled, but {name}_x and {name}_y are empty; fill"
-            " them in, or enter 0",
+            f"{title}_visibility says that the landmark is labeled, but {title}_x and {title}_y are empty;"
+            " fill them in, or enter 0",
         )
         assumed = (values == NO_VISIBILITY) & labeled
         self._notes.add(

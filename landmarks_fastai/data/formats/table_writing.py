@@ -11,6 +11,7 @@ from landmarks_fastai.data.formats.image_files import image_reference, without_f
 from landmarks_fastai.data.formats.schema_files import write_schema
 from landmarks_fastai.data.formats.table_columns import BOX, GROUP, IMAGE, TableColumns
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.text import quote
 
 Table = dict[str, list[object]]
 
@@ -32,7 +33,7 @@ def write_table(annotations: Annotations, out: Path) -> tuple[Table, list[str]]:
     for name in annotations.schema.names:
         if not name or name != name.strip():
             raise UserError(
-                f"{annotations.source}: the landmark name {name[:80]!r} cannot be a column of a table; remove"
+                f"{annotations.source}: the landmark name {quote(name)} cannot be a column of a table; remove"
                 " the spaces around it"
             )
     kept, losses = without_frames(annotations)

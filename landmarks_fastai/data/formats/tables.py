@@ -23,7 +23,7 @@ from landmarks_fastai.data.formats.table_cells import Cells, is_empty, parse_tex
 from landmarks_fastai.data.formats.table_columns import GROUP, IMAGE, TableColumns
 from landmarks_fastai.data.formats.table_rows import Block
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.utils.text import format_count, quote
 
 MAX_ROWS = 10_000_000
 MAX_CELLS = 1 << 28
@@ -155,7 +155,7 @@ class TableBuilder:
     def _column_notes(self) -> list[str]:
         notes = []
         if self.columns.image != IMAGE:
-            notes.append(f"the column {self.columns.image!r} is read as 'image'")
+            notes.append(f"the column {quote(self.columns.image)} is read as 'image'")
         lacking = len(self.columns.landmarks) - len(self.columns.visibility)
         if self.columns.visibility and lacking:
             notes.append(f"{format_count(lacking, 'landmark')} without a visibility column: taken as visible")

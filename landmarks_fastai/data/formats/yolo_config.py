@@ -9,7 +9,7 @@ from pathlib import Path
 from landmarks_fastai.data.formats.labeled_objects import MAX_LANDMARKS, make_schema
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import LandmarkSchema
-from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.utils.text import format_count, quote
 from landmarks_fastai.utils.yaml_reader import read_yaml
 
 SPLITS = ("train", "val", "test")
@@ -165,7 +165,7 @@ def _read_landmarks(path: Path, entries: Entries, k: int, notes: list[str]) -> t
     landmarks = tuple(str(name)[:200] for name in names)
     if len(set(landmarks)) < k:
         double = next(name for name in landmarks if landmarks.count(name) > 1)
-        raise UserError(f"{path}: the landmark {double[:80]!r} occurs twice in {key!r}")
+        raise UserError(f"{path}: the landmark {quote(double)} occurs twice in {key!r}")
     return landmarks
 
 

@@ -14,6 +14,7 @@ from landmarks_fastai.data.formats.labeled_objects import Notes
 from landmarks_fastai.data.formats.yolo_config import YoloConfig
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.images import image_size
+from landmarks_fastai.utils.text import quote
 
 MAX_TEXT_BYTES = 200_000_000
 OUTSIDE = 0.5
@@ -135,7 +136,7 @@ class LabelReader:
         except ValueError:
             text = next(field for field in fields if not _is_number(field))
             raise UserError(
-                f"{location}: {text[:40]!r} is not a number; correct or remove the line"
+                f"{location}: {quote(text)} is not a number; correct or remove the line"
             ) from None
         class_name = self._class_name(values[0], location)
         landmarks = values[5:].reshape(k, per_landmark)
@@ -183,7 +184,7 @@ class LabelReader:
         flags = landmarks[:, 2]
         for index in np.flatnonzero(~np.isin(flags, (0, 1, 2))).tolist():
             raise UserError(
-                f"{location}: the visibility of {self._config.landmarks[index][:80]!r} is {flags[index]:g};"
+                f"{location}: the visibility of {quote(self._config.landmarks[index])} is {flags[index]:g};"
                 " it must be 0, 1 or 2"
             )
         hidden = (flags == NOT_LABELED) & (np.nan_to_num(positions) != 0).any(axis=1)

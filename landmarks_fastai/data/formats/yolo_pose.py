@@ -20,7 +20,9 @@ from landmarks_fastai.data.formats.yolo_config import YoloConfig, read_config
 from landmarks_fastai.data.formats.yolo_labels import LabelReader, read_lines
 from landmarks_fastai.data.formats.yolo_writing import write
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.images import SUFFIXES, natural_key
+from landmarks_fastai.utils.image_formats import SUFFIXES
+from landmarks_fastai.utils.images import natural_key
+from landmarks_fastai.utils.text import quote
 
 KEY = b"kpt_shape"
 MAX_YAML_BYTES = 1_000_000
@@ -100,7 +102,7 @@ def _images(place: Path, config: YoloConfig, bad_rows: list[str]) -> Iterator[Pa
                 yield image
             elif name:
                 bad_rows.append(
-                    f"{place}, line {number}: no such image {name[:80]!r}; put it into {place.parent}, or"
+                    f"{place}, line {number}: no such image {quote(name)}; put it into {place.parent}, or"
                     " remove the line"
                 )
     else:

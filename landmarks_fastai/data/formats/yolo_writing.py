@@ -12,19 +12,30 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.data.annotations import NOT_LABELED, VISIBLE, Annotations
 from landmarks_fastai.data.formats.coco_categories import skeleton_edges
-from landmarks_fastai.data.formats.folders import copy_image, unique_stem
+from landmarks_fastai.data.formats.folders import copy_image
 from landmarks_fastai.data.formats.image_files import label_extent, without_frames
+from landmarks_fastai.data.formats.unwritten import (
+    EYES,
+    GROUPS,
+    MIDLINE,
+    NORMALIZER,
+    UNKNOWN_VISIBILITY,
+    written_losses,
+)
 from landmarks_fastai.data.formats.yolo_config import SPLITS
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.utils.files import write_text
 from landmarks_fastai.utils.images import image_size
 from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.utils.unique_names import UniqueNames
 
 SPLIT, CLASS = "split", "class"
 SPLIT_NAMES = {"valid": "val", "validation": "val"} | {split: split for split in SPLITS}
 
 Floats = NDArray[np.float64]
+
+LOST = (UNKNOWN_VISIBILITY, GROUPS, EYES, NORMALIZER, MIDLINE)
 
 
 def write(annotations: Annotations, out: Path) -> list[str]:
@@ -49,15 +60,15 @@ def write(annotations: Annotations, out: Path) -> list[str]:
     by_image: dict[tuple[str, int], list[int]] = defaultdict(list)
     for row, split in enumerate(splits):
         by_image[split, int(kept.rows[row])].append(row)
-    used: dict[str, set[str]] = defaultdict(set)
+    unique_name: dict[str, UniqueNames] = defaultdict(lambda: UniqueNames("_"))
     for (split, index), rows in by_image.items():
         source = kept.images[index].path
-        stem = unique_stem(source.stem, used[split])
+        stem = unique_name[split](source.stem)
         copy_image(source, out / "images" / split / f"{stem}{source.suffix}")
         text = "".join(_line(kept, row, boxes[row], sizes[index], classes) for row in rows)
         write_text(out / "labels" / split / f"{stem}.txt", text)
     losses += _write_config(kept.schema, classes, set(splits), out / "data.yaml")
-    return losses + _losses(kept, filled)
+    return losses + filled + written_losses(kept, LOST, columns=(SPLIT, CLASS))
 
 
 def _fit_into_images(annotations: Annotations, sizes: Floats) -> tuple[Annotations, list[str]]:
@@ -147,21 +158,3 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: object) -> bool:
         return True
-
-
-def _losses(annotations: Annotations, lines: list[str]) -> list[str]:
-    """Return a line for each thing that the format cannot hold, after `lines`."""
-    lines = list(lines)
-    if annotations.visibility is None:
-        lines.append("visibility is not recorded: all labeled landmarks are written as visible")
-    if annotations.groups is not None:
-        lines.append("groups are not written")
-    others = [name for name in annotations.columns if name not in (SPLIT, CLASS)]
-    if others:
-        lines.append(f"columns are not written: {', '.join(others)[:80]}")
-    schema = annotations.schema
-    entries = {"eyes": schema.eyes, "normalizer": schema.normalizer, "midline": schema.midline}
-    lost = [name for name, value in entries.items() if value]
-    if lost:
-        lines.append(f"{', '.join(lost)} of the schema are not written; they follow from the names again")
-    return lines

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landmarks_fastai.data.formats import kaggle
-from landmarks_fastai.data.formats.kaggle import read_lookup, read_test, read_training, verify_members
+from landmarks_fastai.data.formats import kaggle, kaggle_archive
+from landmarks_fastai.data.formats.kaggle import read_lookup, read_test, read_training
+from landmarks_fastai.data.formats.kaggle_archive import verify_members
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.utils.download import git_blob_sha1
@@ -234,10 +235,50 @@ def test_read_training_flipped_bit_in_zip_raises(write):
 
 
 def test_read_training_too_large_member_raises(write, monkeypatch):
-    monkeypatch.setattr(kaggle, "MAX_MEMBER_BYTES", len(TRAINING) - 1)
+    monkeypatch.setattr(kaggle_archive, "MAX_MEMBER_BYTES", len(TRAINING) - 1)
     path = write("training.zip", zipped(training__csv=TRAINING))
     with pytest.raises(UserError, match=r"training\.zip: training\.csv would unpack to .*, too large"):
         read_training(path)
+
+
+@pytest.mark.parametrize(
+    ("least", "ratio", "refused"), [(9000, 100, True), (9000, 2000, False), (1_000_000, 100, False)]
+)
+def test_read_training_member_that_unpacks_to_many_times_its_size_raises(
+    write, monkeypatch, least, ratio, refused
+):
+    monkeypatch.setattr(kaggle_archive, "MIN_BOMB_BYTES", least)
+    monkeypatch.setattr(kaggle_archive, "MAX_RATIO", ratio)
+    path = write("training.zip", zipped(training__csv=b"a\n" * 500_000))
+    message = r"would unpack to 1,000,000 bytes from .*, too large" if refused else "is missing"
+    with pytest.raises(UserError, match=message):
+        read_training(path)
+
+
+def test_read_training_lzma_member_raises(write):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("training.csv", TRAINING)
+    with pytest.raises(UserError, match=r"training\.csv is compressed by a method that is not read"):
+        read_training(write("kaggle.zip", stream.getvalue()))
+
+
+@pytest.mark.parametrize("text", ["9" * 30, "9" * 5000, str(2**63), "1.5", ""])
+def test_read_test_id_that_is_no_integer_raises(write, text):
+    path = write("test.csv", csv_with_ids(text))
+    with pytest.raises(UserError, match=r"line 2: ImageId is '.*'; enter an integer") as error:
+        read_test(path)
+    assert len(str(error.value)) < len(str(path)) + 150
+
+
+def test_read_test_largest_id_is_kept(write):
+    ids, _ = read_test(write("test.csv", csv_with_ids(str(2**63 - 1))))
+    assert ids.tolist() == [2**63 - 1]
+
+
+def csv_with_ids(*ids: str) -> bytes:
+    pixels = " ".join("7" * 9216)
+    return "\n".join(["ImageId,Image", *(f"{each},{pixels}" for each in ids)]).encode()
 
 
 def test_read_training_missing_file_raises(tmp_path):

@@ -185,7 +185,7 @@ def test_write_reports_what_is_lost(tmp_path: Path) -> None:
         labels,
         schema=KAGGLE15,
         points=np.full((3, 15, 2), np.nan),
-        visibility=np.zeros((3, 15), np.uint8),
+        visibility=np.ones((3, 15), np.uint8),
         boxes=np.zeros((3, 4)),
         groups=("a", "b", "c"),
         columns={"age": ("1", "2", "3")},
