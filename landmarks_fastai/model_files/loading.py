@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.model_files.discovery import resolve_model
-from landmarks_fastai.model_files.header import MODEL_NAME, ModelHeader, read_header
+from landmarks_fastai.model_files.header import MODEL_NAME, ModelHeader, check_header_size, read_header
+from landmarks_fastai.model_files.weights import StoredTensor, load_network
+from landmarks_fastai.utils.onnx_runtime import import_onnxruntime
+from landmarks_fastai.utils.text import shorten
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+MAX_ONNX_BYTES = 2**31
+"""Protobuf, and therefore ONNX, has no larger files."""
+
+PROBED_BATCH_SIZE = 2
+"""Number of blank images on which an ONNX file is run once: its declared shapes may be wrong."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,8 @@ def open_model(path: str | Path, trust_pickle: bool = False, device: str = "auto
     ------
     UserError
         If the file is missing, empty, truncated or written by another program; if it has another format
-        version, or weights that do not match its header; if it is a ``.pkl`` without `trust_pickle`; if ONNX
-        Runtime does not support `device`.
+        version, or weights that do not match its header or are not finite; if it is a ``.pkl`` without
+        `trust_pickle`; if ONNX Runtime does not support `device`.
     """
     path = resolve_model(path)
     if path.stat().st_size == 0:
@@ -82,39 +90,101 @@ def _open_safetensors(path: Path) -> LoadedModel:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
+    damaged = f"{path}: not a safetensors file, or truncated"
     try:
+        with path.open("rb") as start:
+            header_size = int.from_bytes(start.read(8), "little")
+        if header_size > path.stat().st_size - 8:
+            raise UserError(f"{damaged}; copy it again")
+        check_header_size(header_size, path)
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        header = read_header(metadata, path)
-        return LoadedModel(path, header, _build_with_weights(header, load_file(path), path))
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a safetensors file, or truncated ({error}); copy it again") from error
+            header = read_header(file.metadata() or {}, path)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            stored = {
+                name: StoredTensor(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()
+            }
+        return LoadedModel(path, header, load_network(header, stored, lambda: load_file(path), path))
+    except SafetensorError as error:
+        raise UserError(f"{damaged} ({shorten(str(error), 100)}); copy it again") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _open_onnx(path: Path, device: str) -> LoadedModel:
     """Create an ONNX Runtime session and read the header from the metadata."""
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError as error:
         raise UserError(f"{path}: an .onnx file needs ONNX Runtime: pip install onnxruntime") from error
 
     providers = _onnx_providers(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised; the log would only repeat them
+    if path.stat().st_size > MAX_ONNX_BYTES:
+        raise UserError(f"{path}: more than 2 GB, which no ONNX file has; copy it again")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     try:
         # from bytes, so that a file cannot make the runtime read other files next to it
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
+        metadata = session.get_modelmeta().custom_metadata_map
+        ports = [(port.name, port.type, port.shape) for port in _ports(session)]
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: damaged: its texts are not UTF-8; copy it again") from None
     except Exception as error:  # each status code of ONNX Runtime has its own subclass of Exception
         raise UserError(f"{path}: not an ONNX file, or truncated; copy it again") from error
-    header = read_header(session.get_modelmeta().custom_metadata_map, path)
-    shapes = {port.name: port.shape[1:] for port in (*session.get_inputs(), *session.get_outputs())}
-    side, count = header.input_size, len(header.landmark_schema)
-    expected = {"image": [header.channels, side, side], "points": [count, 2]}
-    if header.predicts_visibility:
-        expected["visibility"] = [count]
-    if shapes not in (expected, {**expected, "scales": [count]}):
-        raise UserError(f"{path}: inputs and outputs {shapes} do not match the header; export again")
+    header = read_header(metadata, path)
+    _check_ports(header, ports, path)
+    _probe(session, header, path)
     return LoadedModel(path, header, session=session)
+
+
+def _ports(session: Any) -> list[Any]:
+    """Return the inputs and outputs of an ONNX Runtime session."""
+    return [*session.get_inputs(), *session.get_outputs()]
+
+
+def _output_shapes(header: ModelHeader) -> dict[str, list[int]]:
+    """Return the shapes of all outputs that a model may have, without the batch."""
+    count = len(header.landmark_schema)
+    shapes = {"points": [count, 2], "scales": [count]}
+    return {**shapes, "visibility": [count]} if header.predicts_visibility else shapes
+
+
+def _check_ports(header: ModelHeader, ports: list[tuple[str, str, list[Any]]], path: Path) -> None:
+    """Check the declared names, types and shapes of inputs and outputs."""
+    shapes = {name: shape[1:] if kind == "tensor(float)" else kind for name, kind, shape in ports}
+    expected = {
+        "image": [header.channels, header.input_size, header.input_size],
+        **_output_shapes(header),
+    }
+    if shapes not in (expected, {name: shape for name, shape in expected.items() if name != "scales"}):
+        raise UserError(
+            f"{path}: its inputs and outputs {shorten(str(shapes), 200)} do not match the header; export it"
+            " again"
+        )
+
+
+def _probe(session: Any, header: ModelHeader, path: Path) -> None:
+    """Run an ONNX Runtime session once, and check the shapes and values of its outputs."""
+    import numpy as np
+
+    names = [output.name for output in session.get_outputs()]
+    shape = (PROBED_BATCH_SIZE, header.channels, header.input_size, header.input_size)
+    try:
+        outputs = session.run(names, {"image": np.full(shape, 128, np.float32)})
+    except Exception as error:  # each status code of ONNX Runtime has its own subclass of Exception
+        reason = shorten(str(error), 100)
+        raise UserError(f"{path}: ONNX Runtime cannot run it ({reason}); export it again") from error
+    expected = _output_shapes(header)
+    for name, output in zip(names, outputs, strict=True):
+        if output.shape != (PROBED_BATCH_SIZE, *expected[name]) or not np.isfinite(output).all():
+            raise UserError(
+                f"{path}: its output {name} has another shape than the header says, or is not finite; export"
+                " it again"
+            )
 
 
 def _onnx_providers(device: str, available: list[str]) -> list[str]:
@@ -141,32 +211,22 @@ def _open_pickle(path: Path) -> LoadedModel:
         try:
             learner = load_learner(path, cpu=True)
         except Exception as error:  # unpickling raises whatever the pickled classes raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = shorten(str(error), 200) or type(error).__name__
             raise UserError(f"{path}: not an exported learner, or truncated ({reason})") from error
     header = getattr(learner, "header", None)
     if not isinstance(header, dict):
         raise UserError(f"{path}: not a landmarks-fastai learner: it has no landmarks_fastai header")
     checked = ModelHeader.from_dict(header, path)
-    return LoadedModel(path, checked, _build_with_weights(checked, learner.model.state_dict(), path))
+    weights = learner.model.state_dict()
+    stored = {
+        name: StoredTensor(tuple(tensor.shape), _dtype_name(tensor)) for name, tensor in weights.items()
+    }
+    return LoadedModel(path, checked, load_network(checked, stored, lambda: weights, path))
 
 
-def _build_with_weights(header: ModelHeader, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """Build the network that the header describes and load the weights, all of which must match."""
-    from landmarks_fastai.networks.build import build_network
+def _dtype_name(tensor: Tensor) -> str:
+    """Return the data type of a tensor as safetensors calls it, such as F32 or I64."""
+    import torch
 
-    try:
-        network = build_network(header.arch, header.head, len(header.landmark_schema), header.channels)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    expected = network.state_dict()
-    for name in sorted({*expected, *weights}):
-        found, needed = (
-            tuple(state[name].shape) if name in state else "missing" for state in (weights, expected)
-        )
-        if found != needed:
-            raise UserError(
-                f"{path}: the weights do not match the header: {name} is {found}, but {header.arch} needs"
-                f" {needed}"
-            )
-    network.load_state_dict(weights)
-    return network.eval()
+    prefix = "BF" if tensor.dtype is torch.bfloat16 else "F" if tensor.is_floating_point() else "I"
+    return f"{prefix}{8 * tensor.element_size()}"

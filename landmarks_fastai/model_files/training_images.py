@@ -13,7 +13,8 @@ from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.near_duplicates import group_near_duplicates
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.model_files.run_marker import DATA_NAME
-from landmarks_fastai.utils.files import read_json
+from landmarks_fastai.utils.json_reader import read_json_object
+from landmarks_fastai.utils.text import shorten
 
 Ids = NDArray[np.uint64]
 
@@ -48,15 +49,15 @@ def read_training_images(folder: Path) -> TrainingImages | None:
     path = folder / DATA_NAME
     if not path.is_file():
         return None
-    data = read_json(path)
+    data = read_json_object(path)
     try:
         ids = np.array([int(text, 16) for text in data["images"]], np.uint64)
         split = data["split"]
         return TrainingImages(ids[split["train"]], ids[split["valid"]])
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise UserError(
-            f"{path}: does not say which images the model was trained on ({error!r}); restore the original"
-            " file"
+            f"{path}: does not say which images the model was trained on ({shorten(repr(error), 80)});"
+            " restore the original file"
         ) from error
 
 

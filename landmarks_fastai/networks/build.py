@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from landmarks_fastai.errors import UserError
 from landmarks_fastai.networks.coordinates import denormalize_points
 from landmarks_fastai.networks.heads import build_head
 from landmarks_fastai.networks.outputs import split_output
 from landmarks_fastai.networks.resnet import get_resnet, resnet_stages, stage_channels
+from landmarks_fastai.utils.text import shorten
 
 
 class PixelNetwork(nn.Module):
@@ -100,3 +102,18 @@ def build_network(arch: str, head: Mapping[str, Any], n_landmarks: int, channels
     if channels != 3:
         backbone[0] = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)  # the stem of every ResNet
     return nn.Sequential(backbone, build_head(head, stage_channels(backbone), n_landmarks))
+
+
+def build_meta_network(arch: str, head: Mapping[str, Any], n_landmarks: int, channels: int) -> nn.Module:
+    """Build a network on torch's meta device: it has the shapes of `build_network`, but no memory.
+
+    Raises
+    ------
+    UserError
+        As `build_network`; also if an option of the head has a value that no network can be built with.
+    """
+    try:
+        with torch.device("meta"):
+            return build_network(arch, head, n_landmarks, channels)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise UserError(f"no network can be built with these options: {shorten(str(error), 100)}") from error

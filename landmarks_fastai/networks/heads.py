@@ -17,9 +17,9 @@ To add a head:
 2. Write a subclass of `Head` here. Its constructor takes the channels of the stages, K, the options by name,
    `scales` and `visibility`; its forward returns one of the outputs above.
 3. Add it to `HEADS`.
-4. Name its submodules differently from those of other heads unless the weights are interchangeable, and give
-   layers with one output per landmark K, 2 K or 4 K outputs, or extend `training.weight_transfer`. Nothing
-   fails if this is forgotten: `model.init_from` then copies the layer of one landmark to another.
+4. If it returns more in training than in eval mode, set `has_training_output` and override `evaluated`.
+5. Name its submodules differently from those of other heads unless the weights are interchangeable. Nothing
+   fails if this is forgotten: `model.init_from` then copies layers that have another meaning.
 """
 
 from __future__ import annotations
@@ -33,17 +33,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.networks.coordinates import normalize_points
-from landmarks_fastai.utils.text import suggest
+from landmarks_fastai.networks.heatmaps import (
+    Stages,
+    expected_position,
+    fuse_stages,
+    heatmap_layers,
+    mean_deviation,
+    spatial_softmax,
+    visibility_at_landmark,
+)
+from landmarks_fastai.networks.outputs import join_output, split_output
+from landmarks_fastai.utils.text import quote, shorten, suggest
 
 INITIAL_LOG_SCALE = math.log(0.03)
 """Logarithm of the Laplace scale that an untrained head predicts: 3 % of the side."""
 
-Stages = tuple[Tensor, ...]
-
 
 class Head(nn.Module):
-    """Base class of the heads."""
+    """Base class of the heads.
+
+    Attributes
+    ----------
+    has_training_output
+        Whether the output in training mode has values that the output in eval mode lacks (`evaluated`).
+    """
+
+    has_training_output = False
 
     def initialize_output(self, mean_shape: Tensor) -> None:
         """Make the untrained head predict `mean_shape`, (K, 2) normalized points, for every image.
@@ -51,6 +66,10 @@ class Head(nn.Module):
         Heads without a bias per coordinate do nothing: those based on heatmaps start near the center of the
         image.
         """
+
+    def evaluated(self, output: Tensor) -> Tensor:
+        """Return the part of an output in training mode that the head returns in eval mode, too."""
+        return output
 
 
 class LinReluLinHead(Head):
@@ -89,8 +108,7 @@ class LinReluLinHead(Head):
         """Return the (B, K, C) output described in the module's docstring."""
         hidden = functional.relu(self.hidden(stages[-1].mean((2, 3))))
         points = self.points(hidden).float().view(-1, self.n_landmarks, 2)
-        output = points if self.scales is None else _with_log_scales(points, self.scales(hidden))
-        return output if self.visibility is None else _with_logits(output, self.visibility(hidden))
+        return join_output(points, _log_scales(self.scales, hidden), _optional(self.visibility, hidden))
 
     def initialize_output(self, mean_shape: Tensor) -> None:
         """Set the last layer to zero weights and the bias `mean_shape`."""
@@ -119,8 +137,7 @@ class LinearHead(Head):
         """Return the (B, K, C) output described in the module's docstring."""
         pooled = stages[-1].mean((2, 3))
         points = self.points(pooled).float().view(-1, self.n_landmarks, 2)
-        output = points if self.scales is None else _with_log_scales(points, self.scales(pooled))
-        return output if self.visibility is None else _with_logits(output, self.visibility(pooled))
+        return join_output(points, _log_scales(self.scales, pooled), _optional(self.visibility, pooled))
 
     def initialize_output(self, mean_shape: Tensor) -> None:
         """Set the layer to zero weights and the bias `mean_shape`."""
@@ -165,13 +182,10 @@ class SoftArgmaxHead(Head):
     def forward(self, stages: Stages) -> Tensor:
         """Return the (B, K, C) output described in the module's docstring."""
         fused = fuse_stages(stages, self.lateral)
-        mass = _softmax(self.heatmaps(fused).float())
-        output = torch.stack([_expected_position(mass.sum(2)), _expected_position(mass.sum(3))], -1)
-        if self.scales is not None:
-            output = _with_log_scales(output, (mass * self.scales(fused)).sum((2, 3)))
-        if self.visibility is not None:
-            output = _with_logits(output, _mean_at_landmark(self.visibility(fused), mass))
-        return output
+        mass = spatial_softmax(self.heatmaps(fused).float())
+        points = torch.stack([expected_position(mass.sum(2)), expected_position(mass.sum(3))], -1)
+        scales = None if self.scales is None else _clamp((mass * self.scales(fused)).sum((2, 3)))
+        return join_output(points, scales, visibility_at_landmark(self.visibility, fused, mass))
 
 
 class SimCCHead(Head):
@@ -190,6 +204,8 @@ class SimCCHead(Head):
     scales
         Also return log scales in eval mode; in training mode they are always returned.
     """
+
+    has_training_output = True
 
     BINS_PER_CELL = 8
     """Number of bins along each axis per cell of the heatmap: two bins per pixel of the input."""
@@ -227,19 +243,19 @@ class SimCCHead(Head):
             finer = functional.interpolate(marginal, scale_factor=float(self.BINS_PER_CELL), mode="linear")
             log_probabilities.append(layer(finer).float().log_softmax(-1))
         masses = [values.exp() for values in log_probabilities]
-        x, y = (_expected_position(mass) for mass in masses)
+        x, y = (expected_position(mass) for mass in masses)
         points = torch.stack([x, y], -1)
-        along_x, along_y = (_mean_deviation(mass, mean) for mass, mean in zip(masses, (x, y), strict=True))
+        along_x, along_y = (mean_deviation(mass, mean) for mass, mean in zip(masses, (x, y), strict=True))
         # mean of the two axes, as a fraction of the side, which is 2 in normalized coordinates
         deviation = (along_x + along_y) / 4
-        scaled = _with_log_scales(points, deviation.clamp(min=1e-4).log())
-        if self.training:
-            output = torch.cat([scaled, *log_probabilities], -1)
-        else:
-            output = scaled if self.scales else points
-        if self.visibility is None:
-            return output
-        return _with_logits(output, _mean_at_landmark(self.visibility(fused), _softmax(heatmaps)))
+        scales = _clamp(deviation.clamp(min=1e-4).log()) if self.scales or self.training else None
+        visibility = visibility_at_landmark(self.visibility, fused, spatial_softmax(heatmaps))
+        return join_output(points, scales, visibility, log_probabilities if self.training else ())
+
+    def evaluated(self, output: Tensor) -> Tensor:
+        """Leave out the bins and, unless they were requested, the scales."""
+        parts = split_output(output, visibility=self.visibility is not None)
+        return join_output(parts.points, parts.log_scales[..., 0] if self.scales else None, parts.visibility)
 
 
 class TwoProtocolHead(Head):
@@ -251,6 +267,8 @@ class TwoProtocolHead(Head):
         Head with 2 K landmarks: K under the first protocol, then the same K under the second.
     """
 
+    has_training_output = True
+
     def __init__(self, head: Head) -> None:
         super().__init__()
         self.head = head
@@ -259,6 +277,10 @@ class TwoProtocolHead(Head):
         """Return the output of the head for the first K landmarks; in training mode for all 2 K."""
         both: Tensor = self.head(stages)
         return both if self.training else both[:, : both.shape[1] // 2]
+
+    def evaluated(self, output: Tensor) -> Tensor:
+        """Leave out the landmarks of the second protocol."""
+        return self.head.evaluated(output[:, : output.shape[1] // 2])
 
     def initialize_output(self, mean_shape: Tensor) -> None:
         """Initialize both protocols with the same (K, 2) mean shape."""
@@ -295,78 +317,13 @@ def build_head(options: Mapping[str, Any], channels: tuple[int, ...], n_landmark
     name = str(arguments.pop("name", ""))
     two_protocols = bool(arguments.pop("two_protocols", False))
     if name not in HEADS:
-        raise UserError(f"no such head {name!r}; {suggest(name, HEADS)}")
+        raise UserError(f"no such head {quote(name)}; {suggest(name, HEADS)}")
     try:
         head = HEADS[name](channels, n_landmarks * (2 if two_protocols else 1), **arguments)
     except TypeError as error:
-        raise UserError(f"head {name!r} cannot be built with {arguments}: {error}") from error
+        given = quote(arguments, 100)
+        raise UserError(f"head {name!r} cannot be built with {given}: {shorten(str(error), 100)}") from error
     return TwoProtocolHead(head) if two_protocols else head
-
-
-def fuse_stages(stages: Stages, lateral: nn.ModuleList) -> Tensor:
-    """Sum the stages from the coarsest to the finest, as in a feature pyramid (Lin et al. 2017).
-
-    Parameters
-    ----------
-    stages
-        The four stages, each half the size of the previous one.
-    lateral
-        One layer per stage that maps it to the common number of channels, `width`.
-
-    Returns
-    -------
-    Tensor
-        (B, width, S/4, S/4), the size of the first stage.
-    """
-    fused: Tensor = lateral[-1](stages[-1])
-    for layer, stage in zip(reversed(lateral[:-1]), reversed(stages[:-1]), strict=True):
-        fused = functional.interpolate(fused, size=stage.shape[-2:], mode="bilinear") + layer(stage)
-    return fused
-
-
-def heatmap_layers(width: int, n_landmarks: int) -> nn.Sequential:
-    """Return the layers that map the fused stages to one map per landmark."""
-    return nn.Sequential(
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.Conv2d(width, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.Conv2d(width, n_landmarks, 1),
-    )
-
-
-def _softmax(heatmaps: Tensor) -> Tensor:
-    """Return the softmax of (B, K, H, W) heatmaps over both axes.
-
-    Without a reshape, in which the ONNX export would lose the dimension K.
-    """
-    mass = torch.exp(heatmaps - heatmaps.amax((2, 3), keepdim=True))
-    return mass / mass.sum((2, 3), keepdim=True)
-
-
-def _mean_at_landmark(values: Tensor, mass: Tensor) -> Tensor:
-    """Return the (B, K) means of (B, K, H, W) maps, weighted by the distributions of the landmarks.
-
-    The weights are detached, so that visibility does not train the positions.
-    """
-    return (values.float() * mass.detach()).sum((2, 3))
-
-
-def bin_centers(bins: Tensor) -> Tensor:
-    """Return the (n,) normalized centers of the bins, the last dimension of (…, n), which span the image."""
-    n = bins.shape[-1]
-    return normalize_points(torch.arange(n, device=bins.device, dtype=bins.dtype), n)
-
-
-def _mean_deviation(mass: Tensor, mean: Tensor) -> Tensor:
-    """Return the (B, K) mean absolute deviations of (B, K, n) distributions from their (B, K) `mean`."""
-    return (mass * (bin_centers(mass) - mean[..., None]).abs()).sum(-1)
-
-
-def _expected_position(mass: Tensor) -> Tensor:
-    """Return the (B, K) expected values of (B, K, n) distributions."""
-    return (mass * bin_centers(mass)).sum(-1)
 
 
 def _set_constant(layer: nn.Linear, points: Tensor) -> None:
@@ -383,11 +340,16 @@ def _scale_layer(width: int, n_landmarks: int) -> nn.Linear:
     return layer
 
 
-def _with_log_scales(points: Tensor, log_scales: Tensor) -> Tensor:
-    """Append (B, K) log scales, clamped to scales from 0.001 to 1 of the side, to (B, K, 2) points."""
-    return torch.cat([points, log_scales.float().clamp(math.log(1e-3), 0.0)[..., None]], -1)
+def _optional(layer: nn.Module | None, features: Tensor) -> Tensor | None:
+    """Return the output of a layer; None if the head does not have it."""
+    return None if layer is None else layer(features)
 
 
-def _with_logits(output: Tensor, logits: Tensor) -> Tensor:
-    """Append (B, K) log-odds of being visible to a (B, K, C) output."""
-    return torch.cat([output, logits.float()[..., None]], -1)
+def _log_scales(layer: nn.Module | None, features: Tensor) -> Tensor | None:
+    """Return the (B, K) log scales of a layer; None if the head does not have it."""
+    return None if layer is None else _clamp(layer(features))
+
+
+def _clamp(log_scales: Tensor) -> Tensor:
+    """Clamp log scales to scales from 0.001 to 1 of the side."""
+    return log_scales.float().clamp(math.log(1e-3), 0.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -28,6 +30,29 @@ class HeadOutput:
     log_scales: Tensor
     bins: Tensor
     visibility: Tensor | None
+
+
+def join_output(
+    points: Tensor, log_scales: Tensor | None, visibility: Tensor | None, bins: Sequence[Tensor] = ()
+) -> Tensor:
+    """Return the output of a head from its parts, of which `split_output` is the inverse.
+
+    Parameters
+    ----------
+    points
+        (B, K, 2) normalized points.
+    log_scales, visibility
+        (B, K) logarithms of the scales, and log-odds; None if they are not predicted.
+    bins
+        (B, K, N) log-probabilities along x and along y; empty if there are none.
+
+    Returns
+    -------
+    Tensor
+        (B, K, C) float32.
+    """
+    parts = [points, *([] if log_scales is None else [log_scales[..., None]]), *bins]
+    return torch.cat(parts if visibility is None else [*parts, visibility.float()[..., None]], -1)
 
 
 def split_output(output: Tensor, visibility: bool) -> HeadOutput:

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.text import suggest
+from landmarks_fastai.utils.text import quote, suggest
 
 
 class ResNetStages(nn.Sequential):
@@ -51,9 +51,10 @@ def get_resnet(arch: str) -> Callable[..., nn.Module]:
     UserError
         If torchvision has no ResNet of that name.
     """
-    # also ResNeXt and Wide ResNet, which have the same modules
-    known = [name for name in torchvision.models.list_models() if "resne" in name and "quantized" not in name]
+    # also ResNeXt and Wide ResNet, which have the same modules; not the detectors based on a ResNet, some of
+    # which download weights when they are built
+    known = [name for name in torchvision.models.list_models(torchvision.models) if "resne" in name]
     if arch not in known:
-        raise UserError(f"torchvision has no ResNet {arch!r}; {suggest(arch, known)}")
+        raise UserError(f"torchvision has no ResNet {quote(arch)}; {suggest(arch, known)}")
     builder: Callable[..., nn.Module] = torchvision.models.get_model_builder(arch)
     return builder

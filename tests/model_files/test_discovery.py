@@ -161,6 +161,54 @@ def test_default_of_cross_validation_is_all_folds(runs: Path, released: list[Pat
     assert default_models(runs).paths == [single]
 
 
+def test_default_of_unfinished_cross_validation_is_its_finished_folds(
+    runs: Path, released: list[Path]
+) -> None:
+    folds = [add_run(runs / "folds" / f"fold-{number}") for number in (1, 2, 3)]
+    write_json(runs / "folds" / "folds.json", {"folds": 5, "done": 2})
+    (runs / "folds" / "fold-4").mkdir()  # just begun
+    ignored = f"{folds[2].parent} is ignored, because its training has not finished"
+    assert default_models(runs) == DefaultModel(folds[:2], f"the newest run in {runs}; {ignored}")
+    assert available_models(runs) == [*folds[:2], *released]
+    write_json(runs / "folds" / "folds.json", {"folds": 5, "done": 0})
+    assert default_models(runs).paths == released[:1]
+    write_json(runs / "folds" / "folds.json", {"folds": 3, "done": 3})
+    assert default_models(runs).paths == folds
+
+
+def test_default_leaves_out_fold_without_model(runs: Path, released: list[Path]) -> None:
+    first, second = (add_run(runs / "folds" / f"fold-{number}") for number in (1, 2))
+    first.unlink()
+    assert default_models(runs) == DefaultModel([second], f"the newest run in {runs}")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": "2"}', '{"format": null}', "[" * 9999])
+def test_default_calls_run_with_damaged_marker_damaged(
+    runs: Path, released: list[Path], content: str
+) -> None:
+    run = add_run(runs / "a").parent
+    (run / "run.json").write_text(content)
+    why = f"{run} is ignored, because its run.json is damaged"
+    assert default_models(runs).reason.endswith(f"has finished; {why}")
+    with pytest.raises(UserError, match=r"run\.json") as caught:
+        resolve_model(run)
+    assert "0.1" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(run)) + 150
+
+
+def test_default_names_three_ignored_runs_and_counts_the_others(runs: Path, released: list[Path]) -> None:
+    for number in range(5):
+        write_json(add_run(runs / str(number)).parent / "run.json", {"format": 3})
+    reason = default_models(runs).reason
+    assert reason.count("is ignored, because another version wrote it") == 3
+    assert reason.endswith("; so are 2 more folders")
+
+
+def test_default_of_runs_named_like_folds_is_the_newest(runs: Path, released: list[Path]) -> None:
+    newest, _ = (add_run(runs / f"fold-{number}", age=number) for number in (1, 2))
+    assert default_models(runs).paths == [newest]
+
+
 def test_default_of_run_named_like_a_fold_is_that_run(runs: Path, released: list[Path]) -> None:
     path = add_run(runs / "fold-7")
     assert default_models(runs).paths == [path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_model_with_extra_or_missing_weights_is_refused(
 ) -> None:
     weights = network.state_dict()
     save_model(tmp_path / "m.safetensors", {**weights, "extra": torch.zeros(1)}, header)
-    check_refused(tmp_path / "m.safetensors", r"extra is \(1,\), but resnet18 needs missing")
+    check_refused(tmp_path / "m.safetensors", r"match the header: extra is not part of resnet18")
     del weights["0.0.weight"]
     save_model(tmp_path / "m.safetensors", weights, header)
     check_refused(tmp_path / "m.safetensors", r"0\.0\.weight is missing")
@@ -178,3 +179,107 @@ def test_released_model_contains_no_paths_and_predicts_synthetic_faces(
     assert np.isfinite(predicted.confidence).all()
     # it was not trained on synthetic faces, but its landmarks are approximately right
     assert np.nanmedian(np.abs(predicted.points - dataset.points)) < 6
+
+
+# --- ONNX files ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def onnx_path(network: nn.Module, header: ModelHeader, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the path of an exported model."""
+    from landmarks_fastai.export.onnx import export_onnx
+
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(network, header, path)
+    return path
+
+
+def change_onnx(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
+    """Write a copy of an ONNX file that is changed."""
+    import onnx
+
+    model = onnx.load(source)
+    change(model)
+    onnx.save(model, target)
+    return target
+
+
+def header_entry(model: Any) -> Any:
+    return next(entry for entry in model.metadata_props if entry.key == HEADER_KEY)
+
+
+def set_header(text: str) -> Callable[[Any], None]:
+    return lambda model: setattr(header_entry(model), "value", text)
+
+
+def set_input_size(model: Any) -> None:
+    entries = json.loads(header_entry(model).value)
+    header_entry(model).value = json.dumps({**entries, "input_size": 1024})
+
+
+def rename_output(model: Any) -> None:
+    model.graph.output[0].name = model.graph.node[-1].output[0] = "other"
+
+
+def set_nan(model: Any) -> None:
+    import onnx
+
+    weight = next(one for one in model.graph.initializer if one.dims and one.data_type == 1)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.fill(np.nan)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_header("[" * 100_000), "nested too deeply"),
+        (set_header('{"format": ' + "9" * 5000), "too many digits"),
+        (set_header("{}"), "its format version is None"),
+        (lambda model: model.metadata_props.remove(header_entry(model)), "not a landmarks-fastai model"),
+        (set_input_size, "inputs and outputs .*64, 64.* do not match the header"),
+        (rename_output, "inputs and outputs .*other.* do not match the header"),
+        (set_nan, "is not finite"),
+    ],
+)
+def test_damaged_onnx_is_refused_in_one_short_line(
+    onnx_path: Path, tmp_path: Path, change: Callable[[Any], None], message: str
+) -> None:
+    path = change_onnx(onnx_path, tmp_path / "m.onnx", change)
+    with pytest.raises(UserError, match=message) as caught:
+        open_model(path, device="cpu")
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 350
+
+
+def test_onnx_whose_text_is_not_utf8_is_refused(onnx_path: Path, tmp_path: Path) -> None:
+    content = onnx_path.read_bytes().replace(b'"arch"', b'"\xff\xfe\xff\xfe"')
+    (tmp_path / "m.onnx").write_bytes(content)
+    check_refused(tmp_path / "m.onnx", "its texts are not UTF-8|truncated", device="cpu")
+
+
+def test_onnx_of_more_than_two_gigabytes_is_refused_without_reading_it(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").touch()
+    os.truncate(tmp_path / "m.onnx", 2**31 + 1)
+    check_refused(tmp_path / "m.onnx", "more than 2 GB")
+
+
+def test_onnx_with_weights_in_another_file_is_refused(onnx_path: Path, tmp_path: Path) -> None:
+    import onnx
+
+    onnx.save(onnx.load(onnx_path), tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin")
+    assert (tmp_path / "weights.bin").is_file()
+    check_refused(tmp_path / "m.onnx", "not an ONNX file, or truncated", device="cpu")
+
+
+DAMAGED = Path(__file__).resolve().parents[3] / "shared" / "cases" / "damaged"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(DAMAGED.glob("*.onnx")) or [None], ids=lambda path: path.stem if path else "none"
+)
+def test_damaged_case_is_refused(path: Path | None) -> None:
+    if path is None:
+        pytest.skip(f"{DAMAGED} is missing")
+    check_refused(path, ".", device="cpu")

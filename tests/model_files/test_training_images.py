@@ -81,5 +81,7 @@ def test_unseen_rows_of_all_folds_raises(tmp_path: Path, dataset: LandmarkDatase
 def test_read_training_images_of_damaged_file_raises(tmp_path: Path, content: str) -> None:
     assert read_training_images(tmp_path) is None
     (tmp_path / "data.json").write_text(content)
-    with pytest.raises(UserError, match=r"data\.json: .*; restore the original file"):
+    with pytest.raises(
+        UserError, match=r"data\.json.*: .*(restore the original file|copy (it|the file) again)"
+    ):
         read_training_images(tmp_path)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.networks.build import build_network
 from landmarks_fastai.networks.heads import HEADS, build_head
-from landmarks_fastai.networks.outputs import split_output
+from landmarks_fastai.networks.outputs import join_output, split_output
 
 CHANNELS = (64, 128, 256, 512)
 
@@ -201,3 +201,28 @@ def test_two_protocols_return_the_visibility_of_the_first() -> None:
     stages = random_stages(16)
     assert head(stages).shape[1] == 6
     assert split_output(head.eval()(stages), visibility=True).visibility.shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("scales", [False, True])
+@pytest.mark.parametrize("visibility", [False, True])
+@pytest.mark.parametrize("two_protocols", [False, True])
+def test_evaluated_part_of_training_output_is_the_output_in_eval_mode(
+    name: str, scales: bool, visibility: bool, two_protocols: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the statistics of a batch would change the output, too
+    monkeypatch.setattr(nn.BatchNorm2d, "train", lambda self, mode=True: nn.Module.train(self, False))
+    options = {**head_options(name), "scales": scales, "visibility": visibility}
+    head = build_head({**options, "two_protocols": two_protocols}, CHANNELS, 3)
+    stages = random_stages(16)
+    trained, expected = head.train()(stages), head.eval()(stages)
+    assert torch.equal(head.evaluated(trained), expected)
+    assert head.has_training_output == (trained.shape != expected.shape or name == "simcc")
+
+
+def test_join_output_is_the_inverse_of_split_output() -> None:
+    output = torch.randn(2, 3, 14)
+    parts = split_output(output, visibility=True)
+    bins = parts.bins.chunk(2, -1)
+    assert torch.equal(join_output(parts.points, parts.log_scales[..., 0], parts.visibility, bins), output)
+    assert torch.equal(join_output(parts.points, None, None), output[..., :2])
