@@ -3,11 +3,13 @@
 LandmarksError        base class; the command line prints the message without a traceback
 ├── UserError         the input is wrong: names the file, row or option and what to do (exit code 2)
 └── RunError          the input was valid but the run failed (exit code 1)
+    └── WriteError    a file cannot be written
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class LandmarksError(Exception):
@@ -38,3 +40,21 @@ class RunError(LandmarksError):
     """A run that failed although its input was valid: a full disk, a lost connection."""
 
     exit_code = 1
+
+
+class WriteError(RunError):
+    """A file that cannot be written: no permission, no space.
+
+    Parameters
+    ----------
+    path
+        The file.
+    reason
+        What the operating system says.
+    hint
+        What to do about it.
+    """
+
+    def __init__(self, path: Path, reason: str, hint: str) -> None:
+        super().__init__(f"{path}: cannot be written ({reason}); {hint}")
+        self.path, self.reason = path, reason

@@ -12,6 +12,7 @@ from landmarks_fastai.cli.configs import configs
 from landmarks_fastai.cli.convert import convert
 from landmarks_fastai.cli.data import data
 from landmarks_fastai.cli.evaluate import evaluate
+from landmarks_fastai.cli.explanations import explain_foreign_error
 from landmarks_fastai.cli.export import export
 from landmarks_fastai.cli.live import live
 from landmarks_fastai.cli.predict import predict
@@ -20,6 +21,8 @@ from landmarks_fastai.cli.train import train
 from landmarks_fastai.cli.video import video
 from landmarks_fastai.cli.web import web
 from landmarks_fastai.errors import LandmarksError
+from landmarks_fastai.utils.interrupt import terminate_as_interrupt
+from landmarks_fastai.utils.text import shorten
 
 app = typer.Typer(
     help=(
@@ -39,6 +42,10 @@ INTERRUPTED = 130
 """Exit code with which typer reports that it has handled a KeyboardInterrupt."""
 
 
+MAX_MESSAGE = 800
+"""Largest number of characters of a line of an error; the middle of a longer one is left out."""
+
+
 def main() -> None:
     """Run the command of `sys.argv` and exit."""
     debug = "--debug" in sys.argv
@@ -49,7 +56,8 @@ def main() -> None:
 def run(arguments: list[str], debug: bool = False) -> int:
     """Run one command.
 
-    An error is printed as one line on stderr, with `debug` after its traceback.
+    SIGTERM, which schedulers and containers send, does what Ctrl-C does. An error is printed as one line on
+    stderr, with `debug` after its traceback.
 
     Returns
     -------
@@ -57,7 +65,8 @@ def run(arguments: list[str], debug: bool = False) -> int:
         0 on success, 1 if the run failed or was interrupted, 2 if the input is wrong.
     """
     try:
-        code = app(arguments or ["--help"], prog_name="landmarks-fastai", standalone_mode=False)
+        with terminate_as_interrupt():
+            code = app(arguments or ["--help"], prog_name="landmarks-fastai", standalone_mode=False)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         return int(code or 0)
@@ -66,9 +75,9 @@ def run(arguments: list[str], debug: bool = False) -> int:
             traceback.print_exc()
         message, code = _explain(error)
         details = error.details if isinstance(error, LandmarksError) else ()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {shorten(message, MAX_MESSAGE)}", file=sys.stderr)
     for detail in details:
-        print(f"  {' '.join(detail.split())}", file=sys.stderr)
+        print(f"  {shorten(detail, MAX_MESSAGE)}", file=sys.stderr)
     return code
 
 
@@ -80,7 +89,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return getattr(error, "format_message", error.__str__)(), 2
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return "interrupted", 1
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", 1
+    explanation = explain_foreign_error(error)
+    if explanation is not None:
+        return explanation, 1
     return f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback", 1

@@ -7,8 +7,9 @@ from pathlib import Path
 import typer
 
 from landmarks_fastai.cli.tables import print_report
-from landmarks_fastai.training.cross_validation import CrossValidationResult
+from landmarks_fastai.training.cross_validation import CrossValidationResult, is_cross_validation
 from landmarks_fastai.training.run import TrainResult
+from landmarks_fastai.training.run_folder import last_checkpoint
 from landmarks_fastai.utils.text import format_count
 
 RUN_FILES = {
@@ -42,7 +43,9 @@ def print_result(result: TrainResult | CrossValidationResult) -> None:
         _print_run(result)
     elif result.report is None:
         fold = f"fold {result.done + 1} of {result.folds}"
-        _print_interrupted(result.folder, f"{format_count(result.epochs, 'completed epoch')} of {fold}")
+        epochs = format_count(result.epochs, "completed epoch")
+        typer.echo(f"interrupted after {epochs} of {fold}")
+        print_resume(result.folder, resumable=True)
     else:
         typer.echo("out-of-fold scores: every row is predicted by a model that was not trained on it")
         print_report(result.report)
@@ -59,13 +62,27 @@ def _print_run(result: TrainResult) -> None:
     _print_files(result.folder, RUN_FILES)
     if result.interrupted:
         epochs = format_count(result.epochs, "completed epoch")
-        _print_interrupted(result.folder, f"{epochs}; the model so far is saved")
+        typer.echo(f"interrupted after {epochs}; the model so far is saved")
+        print_resume(result.folder)
     _print_commands(f"evaluate {result.folder}", f"predict photo.jpg --model {result.folder}")
 
 
-def _print_interrupted(folder: Path, when: str) -> None:
-    typer.echo(f"interrupted after {when}")
-    typer.echo(f"resume with: {COMMAND} train --resume {folder}")
+def print_resume(folder: Path, resumable: bool | None = None) -> None:
+    """Print how to resume the run or cross-validation in a folder, or that this is not possible.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    resumable
+        Whether it can be resumed; if None, the files of the folder tell.
+    """
+    if resumable is None:
+        resumable = is_cross_validation(folder) or last_checkpoint(folder).is_file()
+    if resumable:
+        typer.echo(f"resume with: {COMMAND} train --resume {folder}")
+    else:
+        typer.echo("there is no checkpoint yet, so this run cannot be resumed; train again")
 
 
 def _print_files(folder: Path, files: dict[str, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -24,6 +26,8 @@ from landmarks_fastai.errors import UserError
 
 if TYPE_CHECKING:
     from landmarks_fastai.config.options import TrainConfig
+    from landmarks_fastai.training.cross_validation import CrossValidationResult
+    from landmarks_fastai.training.run import TrainResult
 
 REDUCED_ROWS = 200
 """Number of rows that --reduce-data keeps."""
@@ -142,24 +146,51 @@ def train(
 def _train(config: TrainConfig, out: Path | None, name: str, overwrite: bool) -> None:
     """Train and print the result."""
     from landmarks_fastai.cli.progress import TrainingProgress, data_progress
-    from landmarks_fastai.cli.results import print_result
     from landmarks_fastai.commands import train as command
 
     folder = out or command.default_run_folder(RUNS, name)
-    with data_progress() as progress, TrainingProgress() as reporter:
+    with _resume_hint(folder, resumes=False), data_progress() as progress, TrainingProgress() as reporter:
         result = command.train(config, folder, reporter=reporter, overwrite=overwrite, progress=progress)
-    print_result(result)
+    _print_result(result)
 
 
 def _resume(run: Path) -> None:
     """Resume an interrupted run and print the result."""
     from landmarks_fastai.cli.progress import TrainingProgress, data_progress
-    from landmarks_fastai.cli.results import print_result
     from landmarks_fastai.commands import train as command
 
-    with data_progress() as progress, TrainingProgress() as reporter:
+    with _resume_hint(run, resumes=True), data_progress() as progress, TrainingProgress() as reporter:
         result = command.resume(run, reporter=reporter, progress=progress)
+    _print_result(result)
+
+
+def _print_result(result: TrainResult | CrossValidationResult) -> None:
+    """Print the result; exit with code 1 if Ctrl-C or SIGTERM ended the run."""
+    from landmarks_fastai.cli.results import print_result
+
     print_result(result)
+    if result.interrupted:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _resume_hint(folder: Path, resumes: bool) -> Iterator[None]:
+    """Print how to resume if a KeyboardInterrupt ends the block, which an orderly end of training is not.
+
+    If the block neither `resumes` a run nor has begun one, nothing is printed: a run in the folder is an
+    earlier one.
+    """
+    from landmarks_fastai.cli.results import print_resume
+    from landmarks_fastai.model_files.run_marker import RUN_FILE
+
+    marker = folder / RUN_FILE
+    before = marker.stat().st_mtime_ns if marker.is_file() else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        if resumes or (marker.is_file() and marker.stat().st_mtime_ns != before):
+            print_resume(folder)
+        raise
 
 
 def _find_lr(config: TrainConfig, out: Path | None, name: str) -> None:

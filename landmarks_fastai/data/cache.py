@@ -7,6 +7,7 @@ build that is interrupted leaves ``ENTRY.partial``, so that the next one can con
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from landmarks_fastai.data.image_array import ImageArray, open_images
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.schema import LandmarkSchema
 
-FORMAT = 4
+FORMAT = 5
 """Increased when a reader returns other data for the same files, so that older entries are ignored."""
 
 PARSED = "parsed"
@@ -78,7 +79,8 @@ class CacheEntry:
 def load_or_build(cache: Path, kind: str, key: tuple[str, ...], build: Build) -> LandmarkDataset:
     """Return the data set cached under `key`, or build and cache it.
 
-    A damaged entry is built again. If the cache is not writable, the data set is built in memory.
+    A damaged entry is built again. If the cache is not writable or the disk is full, the data set is built in
+    memory, and a note says so.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ def load_or_build(cache: Path, kind: str, key: tuple[str, ...], build: Build) ->
     key
         Everything that the data set depends on.
     build
-        See `Build`; called at most once.
+        See `Build`; called once, and once more if there is no space for its files.
     """
     name = hashlib.sha256(json.dumps([FORMAT, kind, *key]).encode()).hexdigest()[:32]
     folder = cache / PARSED / f"{kind}-{name}"
@@ -100,8 +102,8 @@ def load_or_build(cache: Path, kind: str, key: tuple[str, ...], build: Build) ->
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = entry_lock(folder)
         lock.acquire()
-    except OSError:
-        return build(None)
+    except OSError as error:
+        return _not_cached(build(None), cache, error)
     try:
         return _load(folder) or _build(folder, build)
     finally:
@@ -110,22 +112,38 @@ def load_or_build(cache: Path, kind: str, key: tuple[str, ...], build: Build) ->
 
 def _build(folder: Path, build: Build) -> LandmarkDataset:
     """Build an entry; keep the data set in memory if it cannot be written."""
-    partial = folder.with_suffix(PARTIAL)
+    partial, cache = folder.with_suffix(PARTIAL), folder.parent.parent
     try:
         partial.mkdir(exist_ok=True)
-    except OSError:
-        return build(None)
-    dataset = build(partial)
+    except OSError as error:
+        return _not_cached(build(None), cache, error)
+    try:
+        dataset = build(partial)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+        return _not_cached(build(None), cache, error)
     try:
         _save(dataset, partial)
         shutil.rmtree(folder, ignore_errors=True)  # damaged
         os.replace(partial, folder)
-    except OSError:
+    except OSError as error:
         if not isinstance(dataset.images.pixels, np.memmap):
             shutil.rmtree(partial, ignore_errors=True)
-        return dataset
+        return _not_cached(dataset, cache, error)
     _evict(folder)
     return _load(folder) or dataset
+
+
+def _not_cached(dataset: LandmarkDataset, cache: Path, error: OSError) -> LandmarkDataset:
+    """Return the data set with a note: it takes memory, and the next command has to read it again."""
+    reason = error.strerror or os.strerror(errno.ENOSPC)  # numpy's, of a partly written array, has no number
+    note = (
+        f"{cache}: the data set is not cached ({reason}), so the next command reads it"
+        " again; free some space or make the folder writable"
+    )
+    return replace(dataset, notes=(*dataset.notes, note))
 
 
 def _save(dataset: LandmarkDataset, folder: Path) -> None:

@@ -13,7 +13,9 @@ from fastai.learner import Learner, Metric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landmarks_fastai.errors import RunError
 from landmarks_fastai.networks.coordinates import denormalize_points
+from landmarks_fastai.training.reporting import EpochLog
 from landmarks_fastai.utils.interrupt import Interrupt
 
 MetricFunction = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
@@ -72,7 +74,7 @@ class LandmarkMetric(Metric):
 
 
 class StopOnInterrupt(Callback):
-    """End the fit between two batches after Ctrl-C.
+    """End the fit between two batches or epochs after Ctrl-C or SIGTERM.
 
     Parameters
     ----------
@@ -89,6 +91,49 @@ class StopOnInterrupt(Callback):
         """End the fit if an interrupt was requested."""
         if self.interrupt.requested:
             raise CancelFitException
+
+    def after_epoch(self) -> None:
+        """End the fit if an interrupt was requested while files were written."""
+        self.after_batch()
+
+
+class FailOnDivergence(Callback):
+    """End the run with an error if the loss of a batch, or that of the validation rows, is NaN or infinite.
+
+    The weights are useless from then on, so this comes before files are written. It does not wait for a GPU,
+    because the `EpochLog` has already read the loss.
+
+    Parameters
+    ----------
+    log
+        Has the loss of the last training batch, and the validation loss.
+    """
+
+    order = 56  # after the EpochLog
+
+    def __init__(self, log: EpochLog) -> None:
+        self.log = log
+
+    def after_batch(self) -> None:
+        """Raise RunError if the loss of a training batch is not finite."""
+        if self.training and not math.isfinite(self.log.last_loss):
+            step = f"iteration {self.iter + 1:,} of {self.n_iter:,}"
+            raise self._error(f"{step}: the training loss is {self.log.last_loss}")
+
+    def after_epoch(self) -> None:
+        """Raise RunError if the validation loss is not finite."""
+        loss = self.log.rows[-1]["valid_loss"]
+        if not math.isfinite(loss):
+            self.log.rows.pop()
+            raise self._error(f"the validation loss is {loss}")
+
+    def _error(self, what: str) -> RunError:
+        lr = max(hypers["lr"] for hypers in self.opt.hypers)
+        kept = "; the last checkpoint before it is kept" if self.epoch else ""
+        return RunError(
+            f"epoch {self.epoch + 1}, {what}, so the run has diverged{kept}; train again with a lower --lr"
+            f" (it was {lr:.2g} there), or look for damaged rows with the command data"
+        )
 
 
 class StopWhenDiverged(Callback):

@@ -22,18 +22,12 @@ from landmarks_fastai.errors import UserError
 from landmarks_fastai.training.callbacks import find_callback
 from landmarks_fastai.training.ema import ExponentialMovingAverage, evaluated_weights
 from landmarks_fastai.training.label_bias import EstimateLabelBias
+from landmarks_fastai.training.precision import Autocast
 from landmarks_fastai.training.reporting import EpochLog
+from landmarks_fastai.training.run_folder import best_checkpoint, last_checkpoint
+from landmarks_fastai.training.run_replacement import settle_replacement
 from landmarks_fastai.utils.files import atomic_write
-
-
-def last_checkpoint(folder: Path) -> Path:
-    """Return the path of the full state in a run folder, from which a run is resumed."""
-    return folder / "checkpoints" / "last.pt"
-
-
-def best_checkpoint(folder: Path) -> Path:
-    """Return the path of the weights with the lowest validation loss in a run folder."""
-    return folder / "checkpoints" / "best.pt"
+from landmarks_fastai.utils.text import shorten
 
 
 def get_random_state() -> dict[str, Any]:
@@ -48,14 +42,15 @@ def get_random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Restore the state that `get_random_state` returned."""
+    """Restore the state that `get_random_state` returned, for as many GPUs as there are now."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_available():
+        for number, generator in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(generator, number)
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
@@ -63,14 +58,12 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
 
     Raises
     ------
-    RunError
+    WriteError
         If the disk is full or the folder cannot be written.
     """
-    with atomic_write(path, hint="free some space and use --resume") as partial:
-        try:
-            torch.save(content, partial)
-        except RuntimeError as error:  # raised by torch's zip writer if the disk is full
-            raise OSError(str(error)) from error
+    # with a file, unlike with a path, the OSError of a failed write is the context of torch's RuntimeError
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        torch.save(content, file)
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -86,36 +79,69 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler and the zip reader raise many types of exception
-        reason = " ".join(str(error).split())[:200]
+        reason = shorten(str(error), 200)
         raise UserError(f"{path}: not a checkpoint, or damaged ({reason}); train again") from error
     return content
+
+
+def place_of(learn: Learner) -> str:
+    """Return the device and the dtype of the forward pass of a learner: ``"cuda:0, bfloat16"``.
+
+    A resumed run continues bit for bit only at the same place.
+    """
+    autocast = find_callback(learn, Autocast)
+    dtype = "float32" if autocast is None else str(autocast.dtype).removeprefix("torch.")
+    return f"{learn.dls.device}, {dtype}"
+
+
+def is_stopped(state: dict[str, Any], patience: int | None) -> bool:
+    """Return True if early stopping ended the run of a full state."""
+    return patience is not None and state["stopping"] is not None and state["stopping"]["wait"] >= patience
 
 
 class SaveCheckpoint(Callback):
     """Write the full state every few epochs and at the end, and the weights after the best epoch so far.
 
+    The full state is also written after the first epoch, so that a run can be resumed from then on, and after
+    an epoch that ends the fit.
+
     Parameters
     ----------
     folder
-        The run folder.
+        The run folder. The run that it contained before is deleted after the first full state.
     every
         Number of epochs between full states.
     """
 
-    order = 58  # after the EpochLog, before early stopping can end the run
+    order = 64  # after early stopping, whose count of epochs is part of the state
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
 
+    def before_fit(self) -> None:
+        """Note that no epoch has been saved."""
+        self.saved = 0
+
     def after_epoch(self) -> None:
         """Write the best weights and the full state, if due."""
+        done = self.epoch + 1
+        self._write(done == 1 or done % self.every == 0 or done == self.n_epoch)
+
+    def after_cancel_fit(self) -> None:
+        """Write the same if the epoch was complete, and ended the fit before `after_epoch`."""
+        if len(_epoch_log(self.learn).rows) == self.epoch + 1 != self.saved:
+            self._write(True)
+
+    def _write(self, state_due: bool) -> None:
         rows = _epoch_log(self.learn).rows
         earlier = [row["valid_loss"] for row in rows[:-1]]
         if not earlier or rows[-1]["valid_loss"] < min(earlier):
             best = {"weights": evaluated_weights(self.learn), "row": rows[-1]}
             write_tensors(best_checkpoint(self.folder), best)
-        if (self.epoch + 1) % self.every == 0 or self.epoch + 1 == self.n_epoch:
+        if state_due:
             write_tensors(last_checkpoint(self.folder), self._state())
+            self.saved = self.epoch + 1
+            settle_replacement(self.folder)
 
     def _state(self) -> dict[str, Any]:
         stopping = find_callback(self.learn, EarlyStoppingCallback)
@@ -124,6 +150,7 @@ class SaveCheckpoint(Callback):
         return {
             "epoch": self.epoch + 1,
             "train_iter": self.train_iter,
+            "place": place_of(self.learn),
             "model": self.model.state_dict(),
             "ema": None if ema is None else ema.average,
             "optimizer": self.opt.state_dict(),

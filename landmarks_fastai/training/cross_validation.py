@@ -23,26 +23,23 @@ from landmarks_fastai.evaluation.out_of_fold import (
 from landmarks_fastai.evaluation.report import Report, evaluate_dataset
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.landmarks import Landmarks
-from landmarks_fastai.model_files.run_marker import CONFIG_NAME, check_run_folder
-from landmarks_fastai.training.checkpoint import last_checkpoint
+from landmarks_fastai.model_files.run_marker import CONFIG_NAME, check_run_folder, fold_folder
+from landmarks_fastai.training.dataloaders import scored_rows, worker_notes
+from landmarks_fastai.training.loggers import check_no_live_logger
 from landmarks_fastai.training.reporting import Reporter, SilentReporter
-from landmarks_fastai.training.run import (
-    TrainResult,
-    changed_data_error,
-    check_config,
-    data_notes,
-    resume_run,
-    train_run,
-)
+from landmarks_fastai.training.resuming import changed_data_error, check_not_restored, with_available_device
+from landmarks_fastai.training.run import TrainResult, check_config, data_notes, resume_run, train_run
 from landmarks_fastai.training.run_folder import (
     METRICS_NAME,
     check_available,
     describe_dataset,
+    last_checkpoint,
     lock_folder,
-    start_run_folder,
 )
+from landmarks_fastai.training.run_replacement import delete_run, new_run, settle_replacement
 from landmarks_fastai.training.weight_transfer import check_initial_model, open_initial_model
-from landmarks_fastai.utils.files import read_json, write_json
+from landmarks_fastai.utils.files import write_json
+from landmarks_fastai.utils.json_reader import read_json_object
 from landmarks_fastai.utils.progress import Progress
 
 
@@ -69,6 +66,11 @@ class CrossValidationResult:
     done: int
     epochs: int
     report: Report | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C or SIGTERM interrupted a fold."""
+        return self.report is None
 
 
 @dataclass(frozen=True)
@@ -127,16 +129,17 @@ def cross_validate(
         See `train_run`.
     """
     check_available(folder, overwrite)
+    check_no_live_logger(folder)
     check_config(config)
     with lock_folder(folder):
         plan = _prepare(config, folder, cache=cache, reporter=reporter, progress=progress)
-        notes = data_notes(plan.dataset)
+        notes = (*data_notes(plan.dataset), *worker_notes(config.training.workers))
         _check_initial_model(plan)
-        start_run_folder(folder, config)
-        plan.write_state(0)
-        for note in notes:
-            plan.reporter.note(note)
-        return _train_remaining(plan, 0)
+        with new_run(folder, config, overwrite, plan.reporter.note):
+            plan.write_state(0)
+            for note in notes:
+                plan.reporter.note(note)
+            return _train_remaining(plan, 0)
 
 
 def resume_cross_validation(
@@ -160,11 +163,12 @@ def resume_cross_validation(
     UserError
         See `resume_run`.
     """
-    check_run_folder(folder)
     with lock_folder(folder):
-        config = load_config(str(folder / CONFIG_NAME))
+        check_not_restored(folder)
+        check_run_folder(folder)
+        config = with_available_device(load_config(str(folder / CONFIG_NAME)))
         plan = _prepare(config, folder, cache=cache, reporter=reporter, progress=progress)
-        state = read_json(folder / FOLDS_NAME)
+        state = read_json_object(folder / FOLDS_NAME)
         done = int(state.get("done", 0))
         if state != plan.state(done):
             raise changed_data_error(folder, config)
@@ -174,11 +178,6 @@ def resume_cross_validation(
 def is_cross_validation(folder: Path) -> bool:
     """Return True if the folder contains a cross-validation."""
     return (folder / FOLDS_NAME).is_file()
-
-
-def fold_folder(folder: Path, number: int) -> Path:
-    """Return the run folder of a fold, counted from 1."""
-    return folder / f"fold-{number}"
 
 
 def _prepare(
@@ -214,6 +213,7 @@ def _train_remaining(plan: _CrossValidation, done: int) -> CrossValidationResult
     """Train the folds after the first `done`, then evaluate the out-of-fold predictions."""
     for number in range(done + 1, plan.folds + 1):
         result = _train_fold(plan, number)
+        settle_replacement(plan.folder)
         if result.interrupted:
             return CrossValidationResult(plan.folder, plan.folds, number - 1, result.epochs, None)
         plan.write_state(number)
@@ -225,13 +225,13 @@ def _train_fold(plan: _CrossValidation, number: int) -> TrainResult:
     folder = fold_folder(plan.folder, number)
     if last_checkpoint(folder).is_file():
         return resume_run(folder, cache=plan.cache, reporter=plan.reporter, progress=plan.progress)
+    delete_run(folder)  # an interrupted run may have left files but no checkpoint
     data = plan.config.data.model_copy(update={"fold": number})
     return train_run(
         plan.config.model_copy(update={"data": data}),
         folder,
         cache=plan.cache,
         reporter=plan.reporter,
-        overwrite=True,  # an interrupted run may have left files but no checkpoint
         labels_checked=True,
         progress=plan.progress,
     )
@@ -248,6 +248,8 @@ def _evaluate_out_of_fold(plan: _CrossValidation) -> Report:
     by_fold = np.concatenate([split.valid for split in plan.splits])
     landmarks = Landmarks.concatenate(predicted, plan.dataset.schema)[np.argsort(by_fold)]
     write_out_of_fold(plan.folder / OOF_NAME, plan.dataset, OutOfFoldPredictions(folds, landmarks))
-    report = evaluate_dataset(landmarks, plan.dataset)
+    scored = [scored_rows(plan.dataset, split, plan.config.model.two_protocols) for split in plan.splits]
+    rows = np.sort(np.concatenate(scored))
+    report = evaluate_dataset(landmarks[rows], plan.dataset.subset(rows))
     write_json(plan.folder / METRICS_NAME, {"faces": "out of fold", **report.to_dict()})
     return report

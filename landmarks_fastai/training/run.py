@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
@@ -17,23 +18,24 @@ from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.label_checks import check_labels
 from landmarks_fastai.data.sources import load_dataset
 from landmarks_fastai.data.splits import Split, split_from_config, split_notes
-from landmarks_fastai.errors import LandmarksError, UserError
+from landmarks_fastai.errors import LandmarksError, UserError, WriteError
 from landmarks_fastai.evaluation.report import Report
 from landmarks_fastai.inference.backends import resolve_device
 from landmarks_fastai.model_files.run_marker import CONFIG_NAME, DATA_NAME, check_run_folder
 from landmarks_fastai.networks.resnet import get_resnet
-from landmarks_fastai.training.callbacks import StopOnInterrupt, find_callback
+from landmarks_fastai.training.callbacks import FailOnDivergence, StopOnInterrupt
 from landmarks_fastai.training.checkpoint import (
     RestoreCheckpoint,
     SaveCheckpoint,
-    best_checkpoint,
     fit_from_epoch,
-    last_checkpoint,
+    is_stopped,
+    place_of,
     read_tensors,
 )
+from landmarks_fastai.training.dataloaders import protocol_notes, worker_notes
 from landmarks_fastai.training.ema import ExponentialMovingAverage, evaluated_weights
 from landmarks_fastai.training.learner import build_learner
-from landmarks_fastai.training.loggers import check_loggers, logging_callbacks
+from landmarks_fastai.training.loggers import check_loggers, check_no_live_logger, open_loggers
 from landmarks_fastai.training.precision import Autocast
 from landmarks_fastai.training.reporting import (
     EpochLog,
@@ -43,13 +45,16 @@ from landmarks_fastai.training.reporting import (
     WriteHistory,
 )
 from landmarks_fastai.training.results import write_results
+from landmarks_fastai.training.resuming import changed_data_error, check_not_restored, with_available_device
 from landmarks_fastai.training.run_folder import (
     HISTORY_NAME,
+    best_checkpoint,
     check_available,
     describe_data,
+    last_checkpoint,
     lock_folder,
-    start_run_folder,
 )
+from landmarks_fastai.training.run_replacement import has_earlier_run, new_run
 from landmarks_fastai.training.schema_checks import describe_schema
 from landmarks_fastai.training.weight_transfer import (
     check_initial_model,
@@ -57,8 +62,9 @@ from landmarks_fastai.training.weight_transfer import (
     initialize_learner,
     open_initial_model,
 )
-from landmarks_fastai.utils.files import read_json, write_json
+from landmarks_fastai.utils.files import write_json
 from landmarks_fastai.utils.interrupt import Interrupt
+from landmarks_fastai.utils.json_reader import read_json_object
 from landmarks_fastai.utils.progress import Progress
 
 VISIBILITY_NOTE = (
@@ -78,7 +84,7 @@ class TrainResult:
     report
         Scores of the saved weights on the validation rows.
     interrupted
-        Whether Ctrl-C ended the run.
+        Whether Ctrl-C or SIGTERM ended the run.
     epochs
         Number of epochs done.
     """
@@ -136,7 +142,8 @@ def train_run(
     reporter
         Receives the progress of training; if None, nothing is reported.
     overwrite
-        Allow `folder` to contain an earlier run, which is deleted when the new one is ready to train.
+        Allow `folder` to contain an earlier run. It is deleted when the new one has a checkpoint, and kept if
+        the new one fails or is interrupted before.
     labels_checked
         Do not check the labels, because a cross-validation has already done it for all folds.
     progress
@@ -145,34 +152,34 @@ def train_run(
     Returns
     -------
     TrainResult
-        The result, also if Ctrl-C ended the run.
+        The result, also if Ctrl-C or SIGTERM ended the run.
 
     Raises
     ------
     UserError
         If the folder is not empty or is in use, or the config or the data set is invalid.
     RunError
-        If a file cannot be written or downloaded.
+        If a file cannot be written or downloaded, or the loss becomes NaN or infinite.
     """
     if config.data.folds is not None and config.data.fold is None:
         raise UserError("data.folds: a single run trains one fold; set data.fold, or use cross_validate")
     reporter = reporter or SilentReporter()
     check_available(folder, overwrite)
+    check_no_live_logger(folder)
     check_config(config)
     with lock_folder(folder):
         run = prepare_run(config, folder, cache=cache, report_labels=not labels_checked, progress=progress)
         warning = _initialize_weights(run)
-        start_run_folder(folder, config)
-        write_json(folder / DATA_NAME, describe_data(run.dataset, run.split))
-        reporter.start(summarize_run(run))
         about_schema = [] if labels_checked else describe_schema(run.dataset.schema, config.augment)
-        for line in (*about_schema, *run.notes):
-            reporter.note(line)
-        if run.learner.header["head"].get("visibility"):
-            reporter.note(VISIBILITY_NOTE)
-        if warning is not None:
-            reporter.note(warning)
-        return _train(run, reporter)
+        visibility = [VISIBILITY_NOTE] if run.learner.header["head"].get("visibility") else []
+        protocols = protocol_notes(run.dataset, run.split, config.model.two_protocols)
+        with new_run(folder, config, overwrite, reporter.note):
+            write_json(folder / DATA_NAME, describe_data(run.dataset, run.split))
+            reporter.start(summarize_run(run))
+            warnings = [] if warning is None else [warning]
+            for line in (*about_schema, *run.notes, *visibility, *protocols, *warnings):
+                reporter.note(line)
+            return _train(run, reporter)
 
 
 def resume_run(
@@ -183,6 +190,8 @@ def resume_run(
     progress: Progress | None = None,
 ) -> TrainResult:
     """Continue an interrupted run from its last checkpoint; the result is that of an uninterrupted run.
+
+    A run whose device does not exist on this machine continues on another one, see `with_available_device`.
 
     Parameters
     ----------
@@ -198,16 +207,25 @@ def resume_run(
         changed.
     """
     reporter = reporter or SilentReporter()
-    if not (folder / CONFIG_NAME).is_file():
+    if not ((folder / CONFIG_NAME).is_file() or has_earlier_run(folder)):
         raise UserError(f"{folder}: no run to resume ({CONFIG_NAME} is missing)")
-    check_run_folder(folder)
     with lock_folder(folder):
-        config = load_config(str(folder / CONFIG_NAME))
+        check_not_restored(folder)
+        check_run_folder(folder)
+        config = with_available_device(load_config(str(folder / CONFIG_NAME)))
         checkpoint = read_tensors(last_checkpoint(folder))
         run = prepare_run(config, folder, cache=cache, progress=progress)
-        if read_json(folder / DATA_NAME) != describe_data(run.dataset, run.split):
+        if read_json_object(folder / DATA_NAME) != describe_data(run.dataset, run.split):
             raise changed_data_error(folder, config)
         reporter.start(summarize_run(run, checkpoint["epoch"]))
+        for line in worker_notes(config.training.workers):
+            reporter.note(line)
+        before, now = checkpoint.get("place"), place_of(run.learner)
+        if before not in (None, now):
+            reporter.note(
+                f"the run began on {before} and continues on {now}: its result differs slightly from that of"
+                " an uninterrupted run"
+            )
         return _train(run, reporter, checkpoint)
 
 
@@ -243,7 +261,8 @@ def prepare_run(
     """
     set_seed(config.seed, reproducible=True)
     dataset = load_dataset(config.data, seed=config.seed, cache=cache, progress=progress)
-    notes = (*data_notes(dataset), *split_notes(dataset, config.data)) if report_labels else ()
+    workers = worker_notes(config.training.workers)
+    notes = (*data_notes(dataset), *split_notes(dataset, config.data), *workers) if report_labels else ()
     split = split_from_config(dataset, config.data, config.seed)
     learner = build_learner(config, dataset, split, folder)
     return TrainingRun(config, folder, dataset, split, learner, notes)
@@ -272,7 +291,7 @@ def data_notes(dataset: LandmarkDataset) -> tuple[str, ...]:
 def summarize_run(run: TrainingRun, epochs_done: int = 0) -> RunSummary:
     """Return the summary of a run for its reporter."""
     config, learn = run.config, run.learner
-    autocast = find_callback(learn, Autocast)
+    device, precision = place_of(learn).split(", ")
     return RunSummary(
         folder=run.folder,
         source=run.dataset.source,
@@ -290,18 +309,11 @@ def summarize_run(run: TrainingRun, epochs_done: int = 0) -> RunSummary:
         channels=learn.header["channels"],
         parameters=sum(parameter.numel() for parameter in learn.model.parameters()),
         init_from=config.model.init_from,
-        device=str(learn.dls.device),
-        precision="float32" if autocast is None else str(autocast.dtype).removeprefix("torch."),
+        device=device,
+        precision=precision,
         epochs=config.training.epochs,
         epochs_done=epochs_done,
         batch_size=learn.dls.train.bs,
-    )
-
-
-def changed_data_error(folder: Path, config: TrainConfig) -> UserError:
-    """Return the error for a run folder whose data set has changed since the run began."""
-    return UserError(
-        f"{folder}: {config.data.source} has changed since this run began; restore the data, or train again"
     )
 
 
@@ -317,26 +329,59 @@ def _initialize_weights(run: TrainingRun) -> str | None:
 
 def _train(run: TrainingRun, reporter: Reporter, checkpoint: dict[str, Any] | None = None) -> TrainResult:
     """Fit, from a checkpoint if there is one, then evaluate and save the best weights."""
-    learn, log, interrupt = run.learner, EpochLog(reporter), Interrupt()
+    log, interrupt = EpochLog(reporter), Interrupt()
+    try:
+        with open_loggers(run.config, run.folder) as loggers:
+            _fit(run, log, interrupt, loggers, checkpoint)
+        if not log.rows and has_earlier_run(run.folder):
+            raise KeyboardInterrupt
+        _load_best_weights(run)
+        report = write_results(run.learner, run.dataset, run.split, run.folder, log.rows)
+    except WriteError as error:
+        raise WriteError(error.path, error.reason, _advice(run.folder)) from error
+    return TrainResult(run.folder, report, interrupt.requested, len(log.rows))
+
+
+def _fit(
+    run: TrainingRun,
+    log: EpochLog,
+    interrupt: Interrupt,
+    loggers: list[Callback],
+    checkpoint: dict[str, Any] | None,
+) -> None:
+    """Fit, from a checkpoint if there is one, until the last epoch, early stopping or an interrupt."""
+    learn, options = run.learner, run.config.training
     callbacks = [
         log,
+        FailOnDivergence(log),
         WriteHistory(log, run.folder / HISTORY_NAME),
-        SaveCheckpoint(run.folder, run.config.training.checkpoint_every),
+        SaveCheckpoint(run.folder, options.checkpoint_every),
         StopOnInterrupt(interrupt),
-        *logging_callbacks(run.config, run.folder),
+        *loggers,
     ]
     remaining: AbstractContextManager[None] = nullcontext()
     if checkpoint is not None:
         callbacks.append(RestoreCheckpoint(checkpoint))
-        remaining = fit_from_epoch(learn, checkpoint["epoch"])
+        start = options.epochs if is_stopped(checkpoint, options.patience) else checkpoint["epoch"]
+        remaining = fit_from_epoch(learn, start)
     try:
         with remaining, learn.no_logging(), interrupt:
-            learn.fit(run.config.training.epochs, cbs=callbacks)
+            learn.fit(options.epochs, cbs=callbacks)
+    except WriteError:
+        raise
     except LandmarksError as error:  # fastai has prepended the name of the callback to the message
         raise type(error)(str(error).rpartition(":\n\t")[2]) from error
-    _load_best_weights(run)
-    report = write_results(learn, run.dataset, run.split, run.folder, log.rows)
-    return TrainResult(run.folder, report, interrupt.requested, len(log.rows))
+    except RuntimeError:
+        if not interrupt.requested:  # SIGTERM to all processes of a job also ends those that load data
+            raise
+
+
+def _advice(folder: Path) -> str:
+    """Return what to do after a file of the run could not be written."""
+    free = "free some space or make the folder writable"
+    if last_checkpoint(folder).is_file() and not has_earlier_run(folder):
+        return f"{free}, then go on with: train --resume {folder}"
+    return f"{free}, then train again"
 
 
 def _load_best_weights(run: TrainingRun) -> None:

@@ -1,15 +1,24 @@
-"""Ctrl-C as a request to stop: a long operation ends between two steps and keeps its results."""
+"""Ctrl-C and SIGTERM as a request to stop: a long operation ends between two steps and keeps its results."""
 
 from __future__ import annotations
 
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what schedulers and containers send."""
+
+REPEAT_SECONDS = 1.0
+"""A SIGTERM that follows another so soon is the same request: `timeout`, for example, sends it twice."""
 
 
 class Interrupt:
-    """Context manager that turns the first Ctrl-C into a flag.
+    """Context manager that turns the first Ctrl-C or SIGTERM into a flag.
 
-    The first SIGINT sets `requested`; the second raises KeyboardInterrupt. Outside the main thread no handler
+    The first signal sets `requested`; the second raises KeyboardInterrupt. Outside the main thread no handler
     is installed, because Python delivers signals to the main thread only.
     """
 
@@ -17,21 +26,62 @@ class Interrupt:
         self.requested = False
 
     def __enter__(self) -> Interrupt:
-        """Install the handler."""
+        """Install the handlers."""
+        self._repeats = _Repeats()
         try:
-            self._previous = signal.signal(signal.SIGINT, self._handle)
+            self._previous = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         except ValueError:
-            self._previous = None
+            self._previous = {}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Restore the previous handler."""
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        """Restore the previous handlers."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._repeats(number):
+            return
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Within the block, let SIGTERM raise KeyboardInterrupt, so that with and finally blocks are executed.
+
+    An `Interrupt` in the block takes over until its end. Outside the main thread nothing is changed.
+    """
+    repeats = _Repeats()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not repeats(number):
+            raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, handle)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Repeats:
+    """Tells whether a SIGTERM repeats an earlier one; a repeated Ctrl-C is a request of its own."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def __call__(self, number: int) -> bool:
+        """Return True for a SIGTERM that follows another one within `REPEAT_SECONDS`."""
+        if number != signal.SIGTERM:
+            return False
+        now, last = time.monotonic(), self._last
+        self._last = now
+        return last is not None and now - last < REPEAT_SECONDS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +106,15 @@ def test_error_becomes_one_line_and_exit_code(
     monkeypatch.setattr("landmarks_fastai.config.loading.config_names", fail)
     assert run(["configs"]) == code
     assert capsys.readouterr().err.splitlines() == [message]
+
+
+def test_sigterm_ends_command_as_interrupt_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminate() -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr("landmarks_fastai.config.loading.config_names", terminate)
+    assert run(["configs"]) == 1
+    assert capsys.readouterr().err.splitlines() == ["error: interrupted"]

@@ -178,7 +178,7 @@ def test_interrupted_cross_validation_prints_how_to_resume(
     calls: RecordedCalls, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls.result = CrossValidationResult(Path("there"), 3, done=1, epochs=4, report=None)
-    assert run(["train", "--folds", "3", "--out", "there", "--overwrite"]) == 0
+    assert run(["train", "--folds", "3", "--out", "there", "--overwrite"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "",
         "interrupted after 4 completed epochs of fold 2 of 3",
@@ -187,9 +187,48 @@ def test_interrupted_cross_validation_prints_how_to_resume(
     ((config, folder, overwrite),) = calls.trained
     assert (config.data.folds, folder, overwrite) == (3, Path("there"), True)
     calls.result = CrossValidationResult(Path("there"), 3, done=2, epochs=0, report=None)
-    assert run(["train", "--resume", "there"]) == 0
+    assert run(["train", "--resume", "there"]) == 1
     assert capsys.readouterr().out.splitlines()[1] == "interrupted after 0 completed epochs of fold 3 of 3"
     assert calls.resumed == [Path("there")]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_second_interrupt_prints_how_to_resume_if_there_is_a_checkpoint(
+    resume: bool,
+    calls: RecordedCalls,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        (tmp_path / "there").mkdir(exist_ok=True)
+        (tmp_path / "there" / "run.json").touch()  # changes its time
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"landmarks_fastai.commands.train.{'resume' if resume else 'train'}", interrupt)
+    command = ["train", "--resume", "there"] if resume else ["train", "--out", "there"]
+    assert run(command) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "there is no checkpoint yet, so this run cannot be resumed; train again\n"
+    assert shown.err == "error: interrupted\n"
+    (tmp_path / "there" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "there" / "checkpoints" / "last.pt").touch()
+    assert run(command) == 1
+    assert capsys.readouterr().out == "resume with: landmarks-fastai train --resume there\n"
+
+
+def test_interrupt_before_the_run_begins_does_not_advise_to_resume_an_earlier_run(
+    calls: RecordedCalls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "there" / "checkpoints").mkdir(parents=True)
+    for name in ("run.json", "checkpoints/last.pt"):
+        (tmp_path / "there" / name).touch()
+    monkeypatch.setattr("landmarks_fastai.commands.train.train", interrupt)
+    assert run(["train", "--out", "there", "--overwrite"]) == 1
+    assert capsys.readouterr() == ("", "error: interrupted\n")
 
 
 def test_finished_cross_validation_prints_scores_files_and_next_commands(
@@ -223,7 +262,7 @@ def test_single_fold_is_passed_to_config(calls: RecordedCalls, capsys: pytest.Ca
     assert run(["train", "--folds", "3", "--set", "data.fold=2"]) == 2
     assert calls.trained[0][0].data.fold == 2
     assert run(["train", "--folds", "1"]) == 2
-    assert "data.folds: Input should be greater than or equal to 2" in capsys.readouterr().err
+    assert "data.folds: must be at least 2" in capsys.readouterr().err
 
 
 def test_resume_of_finished_run_keeps_weights(workspace: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.small_disk import small_disk
 
 from landmarks_fastai.data.cache import cache_entries, cache_limit, clear_cache, load_or_build
 from landmarks_fastai.data.dataset import LandmarkDataset
@@ -77,8 +78,11 @@ def test_load_or_build_replaces_damaged_file(tmp_path, name):
 def test_load_or_build_without_writable_cache_returns_data(tmp_path):
     file = tmp_path / "parsed"
     file.write_bytes(b"")
-    assert load_or_build(tmp_path, "kaggle", ("a",), lambda folder: DATASET) is DATASET
-    assert load_or_build(file, "kaggle", ("a",), lambda folder: DATASET) is DATASET
+    for cache in (tmp_path, file):
+        dataset = load_or_build(cache, "kaggle", ("a",), lambda folder: DATASET)
+        np.testing.assert_array_equal(dataset.images, DATASET.images)
+        (note,) = dataset.notes
+        assert note.startswith(f"{cache}: the data set is not cached (")
 
 
 def entry_names(cache: Path) -> list[str]:
@@ -167,3 +171,64 @@ def test_processes_build_an_entry_once(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(3)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
     assert (tmp_path / "builds").read_text() == "x"
+
+
+# --- killed processes and full disks --------------------------------------------------------------
+
+
+def build_and_die(cache: Path, step: int) -> int:
+    """Build an entry in a forked process that dies at a change of the file system; return its exit code.
+
+    A file that is being written at that moment is left with half of its content.
+    """
+    process = os.fork()
+    if process:
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    changes = 0
+
+    def dying(change):
+        def change_or_die(*arguments, **options):
+            nonlocal changes
+            if changes == step:
+                if change in (np.save, np.savez):
+                    change(*arguments, **options)
+                    os.truncate(arguments[0], arguments[0].stat().st_size // 2)
+                os._exit(9)
+            changes += 1
+            return change(*arguments, **options)
+
+        return change_or_die
+
+    np.save, np.savez, os.replace, os.mkdir = map(dying, (np.save, np.savez, os.replace, os.mkdir))
+    load_or_build(cache, "kaggle", ("a",), lambda folder: DATASET)
+    os._exit(0)
+
+
+def test_process_killed_at_any_step_leaves_a_cache_that_works(tmp_path: Path) -> None:
+    step, code = 0, 9
+    while code == 9:
+        cache = tmp_path / str(step)
+        code = build_and_die(cache, step)
+        dataset = load_or_build(cache, "kaggle", ("a",), lambda folder: DATASET)
+        np.testing.assert_array_equal(dataset.images, DATASET.images)
+        np.testing.assert_array_equal(dataset.points, DATASET.points)
+        assert [(entry.source, entry.rows) for entry in cache_entries(cache)] == [(DATASET.source, 3)]
+        step += 1
+    assert code == 0
+    assert step > 5
+
+
+def test_full_disk_keeps_data_set_in_memory_and_earlier_entries(tmp_path: Path) -> None:
+    large = draw_synthetic_faces(200, seed=1)
+    with small_disk(tmp_path / "disk", 1) as cache:
+        load_or_build(cache, "kaggle", ("small",), lambda folder: DATASET)
+        assert large.images[:].nbytes > 1 << 20
+        for _ in range(2):
+            dataset = load_or_build(cache, "kaggle", ("large",), lambda folder: large)
+            np.testing.assert_array_equal(dataset.images, large.images)
+            assert dataset.notes == (
+                f"{cache}: the data set is not cached (No space left on device), so the next command reads it"
+                " again; free some space or make the folder writable",
+            )
+        assert [entry.rows for entry in cache_entries(cache)] == [3]
+        load_or_build(cache, "kaggle", ("small",), fail_if_called)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,13 +17,16 @@ import pytest
 import torch
 from filelock import FileLock
 from helpers.reporter import RecordingReporter
+from helpers.small_disk import small_disk
 from safetensors.torch import load_file
 
 from landmarks_fastai.config.loading import load_config
 from landmarks_fastai.config.options import TrainConfig
 from landmarks_fastai.data.dataset import LandmarkDataset
-from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.errors import RunError, UserError, WriteError
 from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.training.checkpoint import get_random_state, set_random_state
+from landmarks_fastai.training.losses import MaskedLoss
 from landmarks_fastai.training.run import data_notes, resume_run, train_run
 
 SmallConfig = Callable[..., TrainConfig]
@@ -47,9 +52,34 @@ def with_data(config: TrainConfig, **data: object) -> TrainConfig:
     return config.model_copy(update={"data": config.data.model_copy(update=data)})
 
 
-def interrupt_process(*_: object) -> None:
-    """Send Ctrl-C."""
-    os.kill(os.getpid(), signal.SIGINT)
+def interrupt_process(*_: object, number: int = signal.SIGINT) -> None:
+    """Send Ctrl-C, or another signal."""
+    os.kill(os.getpid(), number)
+
+
+def raise_disk_full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+class KilledError(Exception):
+    """Stands for the death of the process; fastai needs an argument to add its own message."""
+
+
+def kill_after(epoch: int) -> RecordingReporter:
+    """Return a reporter that ends the run after an epoch, before its checkpoint is written."""
+
+    def kill(row: dict[str, float]) -> None:
+        if row["epoch"] == epoch:
+            raise KilledError("killed")
+
+    return RecordingReporter(kill)
+
+
+def assert_equal_weights(folder: Path, expected: Path) -> None:
+    """Assert that the models in two run folders are equal bit for bit."""
+    weights, reference = (load_file(path / "model.safetensors") for path in (folder, expected))
+    assert weights.keys() == reference.keys()
+    assert all(torch.equal(weights[name], reference[name]) for name in reference)
 
 
 # --- files and reports ---------------------------------------------------------------------------
@@ -108,10 +138,25 @@ def test_bf16_run_reports_bfloat16(tmp_path: Path, small_config: SmallConfig) ->
 
 
 def test_patience_stops_run_without_improvement(tmp_path: Path, small_config: SmallConfig) -> None:
-    config = small_config(epochs=30, patience=1, schedule={"name": "one_cycle", "max_lr": 1e-9}, ema=0)
-    result = train_run(config, tmp_path / "run")
+    schedule = {"name": "one_cycle", "max_lr": 1e-9}
+    config = small_config(epochs=30, patience=2, schedule=schedule, ema=0, checkpoint_every=100)
+    folder = tmp_path / "run"
+    result = train_run(config, folder)
     assert result.epochs < 30
-    assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == result.epochs
+    assert len(pd.read_csv(folder / "history.csv")) == result.epochs
+    assert f"for {result.epochs} of 30 epochs" in (folder / "README.md").read_text()
+    state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    assert (state["epoch"], state["stopping"]["wait"]) == (result.epochs, 2)
+    reporter = RecordingReporter()
+    assert resume_run(folder, reporter=reporter).epochs == result.epochs
+    assert reporter.epochs == []
+    # a run killed one epoch earlier stops after the same epoch
+    killed = tmp_path / "killed"
+    config = small_config(epochs=30, patience=2, schedule=schedule, ema=0, checkpoint_every=1)
+    with pytest.raises(KilledError):
+        train_run(config, killed, reporter=kill_after(result.epochs))
+    assert resume_run(killed).epochs == result.epochs
+    assert_equal_weights(killed, folder)
 
 
 def test_train_run_reports_suspicious_labels_at_its_start_only(
@@ -164,23 +209,15 @@ def test_data_notes_begin_with_those_of_the_data_set(dataset: LandmarkDataset) -
 def test_resumed_run_equals_uninterrupted_run_bit_for_bit(
     finished_run: Path, tmp_path: Path, small_config: SmallConfig, patience: int | None
 ) -> None:
-    class KilledError(Exception):
-        pass
-
-    def kill_after_third_epoch(row: dict[str, float]) -> None:
-        if row["epoch"] == 3:  # one epoch after the last checkpoint
-            raise KilledError("killed")  # fastai needs an argument to add its own message
-
     folder = tmp_path / "run"
-    with pytest.raises(KilledError):
-        train_run(small_config(patience=patience), folder, reporter=RecordingReporter(kill_after_third_epoch))
+    with pytest.raises(KilledError):  # one epoch after the last checkpoint
+        train_run(small_config(patience=patience), folder, reporter=kill_after(3))
     reporter = RecordingReporter()
     result = resume_run(folder, reporter=reporter)
     assert result.epochs == 4
     assert reporter.summaries[0].epochs_done == 2
     assert [row["epoch"] for row in reporter.epochs] == [3, 4]
-    resumed, expected = (load_file(path / "model.safetensors") for path in (folder, finished_run))
-    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+    assert_equal_weights(folder, finished_run)
     columns = ["epoch", "train_loss", "valid_loss", "rmse", "nme", "lr"]
     histories = [pd.read_csv(path / "history.csv")[columns] for path in (folder, finished_run)]
     pd.testing.assert_frame_equal(*histories, check_exact=True)
@@ -190,17 +227,24 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(
     assert all(torch.equal(last[0]["model"][name], last[1]["model"][name]) for name in last[1]["model"])
 
 
-def test_ctrl_c_after_an_epoch_leaves_usable_model(
-    tmp_path: Path, dataset: LandmarkDataset, small_config: SmallConfig
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_after_an_epoch_leaves_usable_model_and_checkpoint(
+    number: int, tmp_path: Path, finished_run: Path, dataset: LandmarkDataset, small_config: SmallConfig
 ) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    reporter = RecordingReporter(lambda row: interrupt_process() if row["epoch"] == 2 else None)
-    result = train_run(small_config(epochs=50), tmp_path / "run", reporter=reporter)
+    handler, folder = signal.getsignal(number), tmp_path / "run"
+    reporter = RecordingReporter(lambda row: interrupt_process(number=number) if row["epoch"] == 3 else None)
+    result = train_run(small_config(), folder, reporter=reporter)
     assert result.interrupted
-    assert result.epochs == 2
-    predicted = Predictor.open(tmp_path / "run", "cpu").predict_batch(dataset.images)
+    assert result.epochs == 3
+    predicted = Predictor.open(folder, "cpu").predict_batch(dataset.images)
     assert np.isfinite(predicted.points).all()
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert "for 3 of 4 epochs" in (folder / "README.md").read_text()
+    assert signal.getsignal(number) is handler
+    resumed = RecordingReporter()
+    assert not resume_run(folder, reporter=resumed).interrupted
+    assert [row["epoch"] for row in resumed.epochs] == [4]  # although checkpoint_every is 2
+    assert_equal_weights(folder, finished_run)
+    assert "for 4 epochs" in (folder / "README.md").read_text()
 
 
 def test_ctrl_c_in_first_epoch_leaves_usable_model(
@@ -228,6 +272,20 @@ def test_resume_run_with_changed_data_or_missing_run_raises(
     (folder / "run.json").unlink()
     with pytest.raises(UserError, match=r"run: written by landmarks-fastai 0\.1"):
         resume_run(folder)
+
+
+@pytest.mark.parametrize("moved", [("run.json",), ("run.json", "config.yaml")])
+def test_resume_puts_back_earlier_run_that_a_killed_process_has_moved_aside(
+    moved: tuple[str, ...], finished_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    (folder / ".replaced").mkdir()
+    for name in moved:
+        (folder / name).rename(folder / ".replaced" / name)
+    with pytest.raises(UserError, match=r"nothing to resume; the earlier run is back in its place$"):
+        resume_run(folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(p.name for p in finished_run.iterdir())
 
 
 def test_resume_run_compares_content_of_corrections(tmp_path: Path, small_config: SmallConfig) -> None:
@@ -258,7 +316,8 @@ def test_existing_run_is_kept_until_new_run_is_ready(finished_run: Path, small_c
 
 
 def test_run_folder_in_use_raises(tmp_path: Path, small_config: SmallConfig) -> None:
-    with FileLock(tmp_path / ".run.lock"), pytest.raises(UserError, match="in use by another run"):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(UserError, match="in use by another run"):
         train_run(small_config(), tmp_path / "run")
 
 
@@ -278,9 +337,6 @@ def test_unknown_architecture_raises_before_data_is_loaded(tmp_path: Path, small
 def test_full_disk_raises_one_line_message(
     tmp_path: Path, small_config: SmallConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def raise_disk_full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", raise_disk_full)
         message = r"^[^\n]*run\.json: cannot be written \(No space left on device\)[^\n]*$"
@@ -288,7 +344,172 @@ def test_full_disk_raises_one_line_message(
             train_run(small_config(epochs=1), tmp_path / "run")
     monkeypatch.setattr(torch, "save", raise_disk_full)
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(RunError, match=r"^[^\n]*best\.pt: cannot be written[^\n]*--resume$"):
+    with pytest.raises(RunError, match=r"^[^\n]*best\.pt: cannot be written[^\n]*then train again$"):
         train_run(small_config(epochs=1), tmp_path / "second")
     assert not list((tmp_path / "second" / "checkpoints").glob("*"))
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+# --- a run that fails after its first checkpoint, or replaces another ----------------------------
+
+
+def test_full_disk_after_first_checkpoint_advises_to_resume_and_that_works(
+    tmp_path: Path, finished_run: Path, small_config: SmallConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, save = tmp_path / "run", torch.save
+    states: list[object] = []
+
+    def save_twice(content: dict[str, object], file: object) -> None:
+        states.append(content)
+        if len(states) > 3:  # after best.pt and last.pt of the first epoch and best.pt of the second
+            raise_disk_full()
+        save(content, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save_twice)
+        message = (
+            rf"^{folder}/checkpoints/\w+\.pt: cannot be written \(No space left on device\); free some space"
+            rf" or make the folder writable, then go on with: train --resume {folder}$"
+        )
+        with pytest.raises(WriteError, match=message):
+            train_run(small_config(), folder)
+    resume_run(folder)
+    assert_equal_weights(folder, finished_run)
+    assert {path.name for path in folder.iterdir()} == RUN_FILES
+
+
+def test_full_disk_while_results_are_written_advises_to_resume(
+    tmp_path: Path, finished_run: Path, small_config: SmallConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("landmarks_fastai.training.results.write_text", raise_full_disk_error)
+        with pytest.raises(WriteError, match=rf"README\.md: .*go on with: train --resume {folder}$"):
+            train_run(small_config(), folder)
+    resume_run(folder)
+    assert_equal_weights(folder, finished_run)
+
+
+def raise_full_disk_error(path: Path, *_: object) -> None:
+    raise WriteError(path, "No space left on device", "hint")
+
+
+def test_run_on_small_disk_fails_in_one_line_and_keeps_earlier_run(
+    tmp_path: Path, small_config: SmallConfig
+) -> None:
+    with small_disk(tmp_path / "disk", 60) as disk:
+        (disk / "run").mkdir()
+        earlier = {"run.json": "{}", "model.onnx": "earlier"}
+        for name, text in earlier.items():
+            (disk / "run" / name).write_text(text)
+        reporter = RecordingReporter()
+        with pytest.raises(WriteError) as caught:  # best.pt fits, last.pt does not
+            train_run(small_config(), disk / "run", reporter=reporter, overwrite=True)
+        assert str(caught.value) == (
+            f"{disk}/run/checkpoints/last.pt: cannot be written (No space left on device); free some space or"
+            " make the folder writable, then train again"
+        )
+        assert reporter.notes == [
+            f"{disk}/run: the earlier run is kept, because the new one has no checkpoint"
+        ]
+        assert {path.name: path.read_text() for path in (disk / "run").iterdir()} == earlier
+
+
+def test_new_run_replaces_earlier_one_after_first_checkpoint(
+    tmp_path: Path, finished_run: Path, small_config: SmallConfig
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    with pytest.raises(KilledError):
+        train_run(small_config(), folder, reporter=kill_after(1), overwrite=True)
+    assert_equal_weights(folder, finished_run)
+    reporter = RecordingReporter(on_batch=interrupt_process)
+    with pytest.raises(RunError, match=r"^interrupted before the first checkpoint$"):
+        train_run(small_config(), folder, reporter=reporter, overwrite=True)
+    assert_equal_weights(folder, finished_run)
+    assert {path.name for path in folder.iterdir()} == RUN_FILES
+    with pytest.raises(KilledError):
+        train_run(small_config(epochs=3), folder, reporter=kill_after(2), overwrite=True)
+    assert {path.name for path in folder.iterdir()} == {
+        "run.json",
+        "config.yaml",
+        "data.json",
+        "history.csv",
+        "checkpoints",
+    }
+
+
+# --- divergence, and other devices ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "message"),
+    [
+        (
+            True,
+            r"^epoch 2, iteration 2 of 3: the training loss is nan, so the run has diverged; the last",
+        ),
+        (
+            False,
+            r"^epoch 2, the validation loss is nan, so the run has diverged; the last checkpoint before it",
+        ),
+    ],
+)
+def test_diverged_run_stops_and_keeps_last_good_checkpoint(
+    phase: bool, message: str, tmp_path: Path, small_config: SmallConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, calls = MaskedLoss.__call__, []
+
+    def diverge(self: MaskedLoss, predicted: torch.Tensor, *arguments: object) -> torch.Tensor:
+        value = loss(self, predicted, *arguments)
+        if predicted.requires_grad == phase:
+            calls.append(value)
+        return value * float("nan") if len(calls) == (5 if phase else 2) else value
+
+    monkeypatch.setattr(MaskedLoss, "__call__", diverge)
+    folder = tmp_path / "run"
+    with pytest.raises(RunError, match=message) as caught:
+        train_run(small_config(), folder)
+    assert "train again with a lower --lr (it was 0.0" in str(caught.value)
+    assert len(calls) == (5 if phase else 2)
+    for name in ("last", "best"):
+        state = torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)
+        weights = state["model" if name == "last" else "weights"]
+        assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    assert pd.read_csv(folder / "history.csv")["epoch"].tolist() == [1]
+
+
+def test_run_of_a_gpu_continues_on_cpu_with_a_note(tmp_path: Path, small_config: SmallConfig) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(KilledError):
+        train_run(small_config(), folder, reporter=kill_after(3))
+    path = folder / "checkpoints" / "last.pt"
+    state = torch.load(path, weights_only=True)
+    state["random"]["cuda"] = [torch.zeros(16, dtype=torch.uint8)] * 2
+    state["place"] = "cuda:1, bfloat16"
+    torch.save(state, path)
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("device: cpu", "device: cuda:1"))
+    reporter = RecordingReporter()
+    assert resume_run(folder, reporter=reporter).epochs == 4
+    assert reporter.notes == [
+        "the run began on cuda:1, bfloat16 and continues on cpu, float32: its result differs slightly from"
+        " that of an uninterrupted run"
+    ]
+
+
+def test_random_state_of_more_gpus_is_restored_for_those_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    restored: dict[int, torch.Tensor] = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [torch.tensor([n]) for n in range(4)])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, number: restored.update({number: state}))
+    state = get_random_state()
+    expected = (random.random(), np.random.rand(), torch.rand(1))
+    for count in (2, 8):
+        restored.clear()
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        set_random_state(state)
+        assert {number: int(value) for number, value in restored.items()} == {
+            n: n for n in range(min(count, 4))
+        }
+        assert (random.random(), np.random.rand(), torch.rand(1)) == expected
