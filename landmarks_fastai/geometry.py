@@ -262,6 +262,34 @@ def extract_crop(image: NDArray[np.uint8], crop: Crop, size: int, channels: int)
     return resized if resized.shape[2] == channels else np.repeat(resized, channels, axis=2)
 
 
+def extract_input(
+    image: NDArray[np.uint8], crop: Crop, size: int, channels: int, image_size: int | None
+) -> NDArray[np.uint8]:
+    """Cut a crop out of an image and resize it as the network saw crops in training.
+
+    A data set stores its crops at one side, from which training resizes them to the input of the network.
+    Resizing in one step instead of two gives sharper crops, which the network does not know.
+
+    Parameters
+    ----------
+    image, crop, channels
+        See `extract_crop`.
+    size
+        S, side of the network input in pixels.
+    image_size
+        Side of the images of the data set in pixels; None if it is unknown: resize in one step.
+
+    Returns
+    -------
+    NDArray
+        (S, S, channels) uint8.
+    """
+    if image_size is None or image_size == size:
+        return extract_crop(image, crop, size, channels)
+    stored = extract_crop(image, crop, image_size, channels)
+    return extract_crop(stored, Crop(0, 0, image_size), size, channels)
+
+
 def _extract_rotated(image: NDArray[np.uint8], crop: Crop, size: int, channels: int) -> NDArray[np.uint8]:
     """Extract an upright region around the crop at twice the resolution, rotate it, and resize it.
 

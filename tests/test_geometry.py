@@ -18,10 +18,12 @@ from landmarks_fastai.geometry import (
     crop_distance,
     excess_roll,
     extract_crop,
+    extract_input,
     fit_crop,
     fit_similarity,
     outside_square,
     rotate_points,
+    square_crop,
     to_complex,
 )
 
@@ -228,3 +230,64 @@ def test_fit_similarity_of_coinciding_shape_points_has_transform_0() -> None:
     fit = fit_similarity(np.array([[1 + 2j, 3 + 4j]]), np.array([1 + 1j, 1 + 1j]), np.ones((1, 2)))
     assert fit.transform.tolist() == [0]
     assert fit.scatter.tolist() == [0]
+
+
+# --- values of conventions -----------------------------------------------------------------------
+
+
+def test_roll_tolerance_is_that_of_the_benchmark() -> None:
+    assert ROLL_TOLERANCE == 10.0
+    np.testing.assert_array_equal(excess_roll(np.array([-25.0, -10, 3, 10.5])), [-15, 0, 0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((10, 20, 40, 30), Crop(10, 10, 30)),
+        ((10, 20, 14, 40), Crop(2, 20, 20)),
+        ((-6, 2, 0, 8), Crop(-6, 2, 6)),
+    ],
+)
+def test_square_crop_has_center_and_longer_side_of_box(box: tuple[float, ...], expected: Crop) -> None:
+    assert square_crop(*box) == expected
+
+
+def test_fit_similarity_of_shape_in_fractions_has_scale_in_pixels() -> None:
+    # two points 0.1 apart: the scatter of the shape is far below 1
+    shape = np.array([0.45 + 0.5j, 0.55 + 0.5j])
+    fit = fit_similarity((40 * shape + (3 - 7j))[None], shape, np.ones((1, 2)))
+    np.testing.assert_allclose(fit.transform, [40], rtol=1e-12)
+    np.testing.assert_allclose(fit.scatter, [0.005], rtol=1e-12)
+    np.testing.assert_allclose(fit.to_shape((40 * shape + (3 - 7j))[None])[0], shape, rtol=1e-12)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 50.0])
+def test_fit_similarity_depends_on_relative_weights_only(factor: float) -> None:
+    shape = to_complex(MEAN_SHAPE)
+    points = (30j * shape + 5)[None] + np.array([[0, 0, 0, 1]])
+    weights = np.array([[1.0, 2.0, 1.0, 0.5]])
+    fit, scaled = (fit_similarity(points, shape, w) for w in (weights, factor * weights))
+    np.testing.assert_allclose(scaled.transform, fit.transform, rtol=1e-9)
+    np.testing.assert_allclose(scaled.points_mean, fit.points_mean, rtol=1e-9)
+
+
+def test_fit_crop_leaves_out_landmarks_with_one_unknown_coordinate() -> None:
+    points = MEAN_SHAPE * 50 + 20 - 0.5
+    complete = fit_crop(points, MEAN_SHAPE)
+    assert complete is not None
+    np.testing.assert_allclose(complete.box, (20, 20, 70, 70), atol=1e-9)
+    points[2, 1] = np.nan
+    partial = fit_crop(points, MEAN_SHAPE)
+    assert partial is not None
+    np.testing.assert_allclose(partial.box, complete.box, atol=1e-9)
+
+
+@pytest.mark.parametrize("image_size", [None, 24, 48])
+def test_extract_input_resizes_by_way_of_the_stored_side(image_size: int | None) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    crop = Crop(12.5, 4.0, 70.0)
+    expected = extract_crop(image, crop, 24, 1)
+    if image_size == 48:
+        expected = extract_crop(extract_crop(image, crop, 48, 1), Crop(0, 0, 48), 24, 1)
+        assert (expected != extract_crop(image, crop, 24, 1)).any()
+    np.testing.assert_array_equal(extract_input(image, crop, 24, 1, image_size), expected)

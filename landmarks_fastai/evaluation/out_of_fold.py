@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,28 +31,39 @@ class OutOfFoldPredictions:
         (N,) int64, the fold of each row, from 1.
     landmarks
         Predicted landmarks of the N rows, in pixels of the data set's images. Their scales are NaN if they
-        were read from a file, which contains only confidences.
+        were read from a file, which contains only confidences, and so is visibility if it is not predicted.
     """
 
     folds: NDArray[np.int64]
     landmarks: Landmarks
 
 
-def column_names(schema: LandmarkSchema) -> list[str]:
-    """Return the columns of the file: the row's name, its fold, and x, y and confidence of each landmark."""
-    values = (f"{name}_{value}" for name in schema.names for value in ("x", "y", "confidence"))
-    return ["face", "fold", *values]
+VALUES = ("x", "y", "confidence")
+"""What the file contains of each landmark; also its visibility if that is predicted."""
+
+
+def column_names(schema: LandmarkSchema, visibility: bool = False) -> list[str]:
+    """Return the columns of the file: the row's name, its fold, and the values of each landmark."""
+    values = (*VALUES, "visibility") if visibility else VALUES
+    return ["face", "fold", *(f"{name}_{value}" for name in schema.names for value in values)]
 
 
 def write_out_of_fold(path: Path, dataset: LandmarkDataset, predictions: OutOfFoldPredictions) -> None:
-    """Write one line for each row, in the order of the data set."""
-    points, confidence = predictions.landmarks.points, predictions.landmarks.confidence
-    values = np.concatenate([points, confidence[..., None]], axis=2).reshape(len(dataset), -1)
+    """Write one line for each row, in the order of the data set.
+
+    The numbers have as many digits as float32 needs, so that `read_out_of_fold` returns the same numbers.
+    """
+    landmarks = predictions.landmarks
+    visibility = bool(np.isfinite(landmarks.visibility).any())
+    parts = [landmarks.points, landmarks.confidence[..., None]]
+    parts += [landmarks.visibility[..., None]] if visibility else []
+    values = np.concatenate(parts, axis=2, dtype=np.float32).reshape(len(dataset), -1)
+    cells = np.where(np.isnan(values), "", values.astype(np.str_))
     lines = (
-        [name, fold, *("" if math.isnan(value) else f"{value:.4g}" for value in row)]
-        for name, fold, row in zip(dataset.names, predictions.folds.tolist(), values.tolist(), strict=True)
+        [name, fold, *row]
+        for name, fold, row in zip(dataset.names, predictions.folds.tolist(), cells.tolist(), strict=True)
     )
-    write_csv(path, [column_names(dataset.schema), *lines])
+    write_csv(path, [column_names(dataset.schema, visibility), *lines])
 
 
 def read_out_of_fold(path: Path, dataset: LandmarkDataset) -> OutOfFoldPredictions:
@@ -67,7 +77,8 @@ def read_out_of_fold(path: Path, dataset: LandmarkDataset) -> OutOfFoldPredictio
     try:
         with path.open("rb") as stream:
             file = CsvReader(stream, str(path))
-            if file.columns != column_names(dataset.schema):
+            with_visibility = file.columns == column_names(dataset.schema, visibility=True)
+            if not with_visibility and file.columns != column_names(dataset.schema):
                 raise UserError(
                     f"{path}: the columns are not the landmarks of {dataset.schema.name}; run the"
                     " cross-validation again"
@@ -80,9 +91,11 @@ def read_out_of_fold(path: Path, dataset: LandmarkDataset) -> OutOfFoldPredictio
     if [name for name, _ in rows] != list(dataset.names):
         raise UserError(f"{path}: the rows are not those of {dataset.source}; run the cross-validation again")
     numbers = np.array([values for _, values in rows], np.float64)
-    values = numbers[:, 1:].reshape(len(dataset), len(dataset.schema), 3).astype(np.float32)
+    values = numbers[:, 1:].reshape(len(dataset), len(dataset.schema), -1).astype(np.float32)
     confidence = values[..., 2]
-    landmarks = Landmarks(values[..., :2], dataset.schema, confidence, np.full_like(confidence, np.nan))
+    unknown = np.full_like(confidence, np.nan)
+    visibility = values[..., 3] if with_visibility else unknown
+    landmarks = Landmarks(values[..., :2], dataset.schema, confidence, unknown, visibility=visibility)
     return OutOfFoldPredictions(numbers[:, 0].astype(np.int64), landmarks)
 
 

@@ -1,7 +1,7 @@
 """Augmentation of whole batches on their device, with images and points transformed together.
 
 Points are pixels (x, y); the center of the top-left pixel is (0, 0). All geometric steps are combined into
-one matrix, so that each image is resampled only once.
+one matrix, so that each image is warped only once.
 
 To add an augmentation:
 
@@ -29,6 +29,7 @@ from torch.nn import functional
 from landmarks_fastai.config.options import AugmentConfig, NoAugment, OriginalAugment, StandardAugment
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.geometry import outside_square
+from landmarks_fastai.training.resampling import resize_images
 
 # --- geometry ------------------------------------------------------------------------------------
 
@@ -70,23 +71,36 @@ def warp_points(points: Tensor, matrix: Tensor, size: int) -> Tensor:
 
 
 def warp_images(images: Tensor, matrix: Tensor, size: int, noise: Tensor | None = None) -> Tensor:
-    """Transform (B, C, S, S) images by (B, 3, 3) `matrix` to (B, C, size, size), sampling bilinearly.
+    """Transform (B, C, S, S) images by (B, 3, 3) `matrix` to (B, C, size, size).
+
+    They are sampled bilinearly with as many pixels as they have, and then reduced like the crops of a
+    prediction, which are antialiased: otherwise, the network would learn from sharper images than it predicts
+    on. The identity gives exactly the crop of the prediction.
 
     Outside the image, edge pixels are repeated; in the rows that the (B,) mask `noise` selects, the area is
     filled with noise instead.
     """
-    inverse = torch.linalg.inv(matrix)
-    line = torch.arange(size, device=images.device, dtype=matrix.dtype)
-    x = line.expand(size, size)
-    pixels = torch.stack([x, x.T, torch.ones_like(x)], -1).view(1, -1, 3)
-    source = (pixels @ inverse[:, :2].transpose(1, 2)).view(len(images), size, size, 2)
-    # grid_sample with align_corners=False has the edges of the image at -1 and 1
-    grid = (2 * source + 1) / images.shape[-1] - 1
-    out = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    grid = _sampling_grid(matrix, images.shape[-1], size, max(images.shape[-1], size))
+    sampled = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    out = resize_images(sampled, size)
     if noise is None:
         return out
+    grid = _sampling_grid(matrix, images.shape[-1], size, size)
     outside = (grid.abs() > 1).any(-1)[:, None] & noise[:, None, None, None]
     return torch.where(outside, torch.rand_like(out), out)
+
+
+def _sampling_grid(matrix: Tensor, size_in: int, size_out: int, samples: int) -> Tensor:
+    """Return the positions in the input, (B, samples, samples, 2), of equally spaced samples of the output.
+
+    In the coordinates of grid_sample with align_corners=False, where the edges of the image are -1 and 1.
+    """
+    inverse = torch.linalg.inv(matrix)
+    line = torch.arange(samples, device=matrix.device, dtype=matrix.dtype)
+    x = ((line + 0.5) * (size_out / samples) - 0.5).expand(samples, samples)
+    pixels = torch.stack([x, x.T, torch.ones_like(x)], -1).view(1, -1, 3)
+    source = (pixels @ inverse[:, :2].transpose(1, 2)).view(len(matrix), samples, samples, 2)
+    return (2 * source + 1) / size_in - 1
 
 
 def flip_horizontally(

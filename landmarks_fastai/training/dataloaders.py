@@ -5,8 +5,11 @@ The images are memory-mapped uint8, and each batch is indexed in one step, witho
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +132,22 @@ class BatchedIndexLoader(TfmdDL):
             for indices in samps:
                 yield self.do_batch([self.do_item(int(index)) for index in indices])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the transforms of batches, whose tensors may be on a GPU, out of worker processes."""
+        state = dict(vars(self))
+        if get_spawning_popen() is not None:
+            del state["after_batch"]
+        return state
+
+    def wif(self) -> None:
+        """Make a worker process ignore the signals that end a run; called by fastai in the process.
+
+        A terminal or scheduler sends them to all processes, but only the training process decides when to
+        end: at the next batch, which it needs the workers for. Workers end with the training process.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
     def _take(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         """Return the images of the given rows and, if the loader has labels, their points."""
         batch = []
@@ -168,6 +187,46 @@ def learns_visibility(config: TrainConfig, dataset: LandmarkDataset, split: Spli
     return bool((flags == OCCLUDED).any() and (flags == VISIBLE).any())
 
 
+def scored_rows(dataset: LandmarkDataset, split: Split, two_protocols: bool) -> NDArray[np.int64]:
+    """Return the validation rows whose labels follow the annotation protocol that the network predicts.
+
+    With `two_protocols`, these are the complete rows. The labels of the others would count as errors of the
+    network: in the validation loss, by which the epoch is chosen, in the calibration, and in the scores.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    if not two_protocols:
+        return split.valid
+    rows = split.valid[dataset.complete[split.valid]]
+    if not len(rows):
+        raise UserError(
+            f"model.two_protocols: none of the {len(split.valid):,} validation rows is complete, so nothing"
+            " can be scored; use a larger data.valid_fraction or another seed"
+        )
+    return rows
+
+
+def protocol_notes(dataset: LandmarkDataset, split: Split, two_protocols: bool) -> tuple[str, ...]:
+    """Return how many validation rows are not scored, in one line; nothing if all are."""
+    left_out = len(split.valid) - len(scored_rows(dataset, split, two_protocols))
+    if not left_out:
+        return ()
+    return (
+        f"model.two_protocols: {left_out:,} of the {len(split.valid):,} validation rows are incomplete, so"
+        " they follow the other annotation protocol and are not scored",
+    )
+
+
+def worker_notes(workers: int) -> tuple[str, ...]:
+    """Return in one line that fastai does not use worker processes on macOS; nothing elsewhere."""
+    if workers == 0 or sys.platform != "darwin":
+        return ()
+    return (f"training.workers: {workers} is not used, because fastai has no worker processes on macOS",)
+
+
 def build_dataloaders(
     dataset: LandmarkDataset,
     split: Split,
@@ -197,21 +256,23 @@ def build_dataloaders(
     DataLoaders
         Batches of (TensorImage (B, C, S, S), TensorPoint (B, K, 2)), both normalized; (B, K, 3) if the
         network predicts visibility (`learns_visibility`). With `two_protocols`, training batches have 2 K
-        points.
+        points, and validation has the complete rows only (`scored_rows`).
 
     Raises
     ------
     UserError
         If batch normalization would see a single value per channel, because batches have one row and the
-        input is small, or `two_protocols` is set but all training rows are complete or all are incomplete.
+        input is small, or `two_protocols` is set but all training rows are complete or all are incomplete, or
+        no validation row is complete.
     """
     size = config.model.input_size
+    scored = scored_rows(dataset, split, config.model.two_protocols)
     batch_size = _batch_size(split, config)
     points = point_block(dataset, size, learns_visibility(config, dataset, split))
     block = DataBlock(
         blocks=(image_block(dataset, statistics.channels, size), points),
         get_items=lambda dataset: np.arange(len(dataset)),
-        splitter=lambda items: (split.train, split.valid),
+        splitter=lambda items: (split.train, scored),
         batch_tfms=[
             *_batch_augmentation(dataset, split, config),
             Normalize.from_stats(list(statistics.mean), list(statistics.std), cuda=False),

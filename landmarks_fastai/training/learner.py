@@ -84,14 +84,14 @@ def build_learner(config: TrainConfig, dataset: LandmarkDataset, split: Split, f
     dtype = choose_precision(config.training.precision, device)
     if dtype is not None:
         learn.add_cb(Autocast(device.type, dtype))
-    learn.header = _header(config, statistics, dataset.schema, mean_shape, head).to_dict()
+    learn.header = _header(config, statistics, dataset, mean_shape, head).to_dict()
     return learn
 
 
 def _header(
     config: TrainConfig,
     statistics: PixelStatistics,
-    schema: LandmarkSchema,
+    dataset: LandmarkDataset,
     mean_shape: Tensor,
     head: dict[str, object],
 ) -> ModelHeader:
@@ -102,9 +102,10 @@ def _header(
         head=head,
         channels=statistics.channels,
         input_size=config.model.input_size,
+        image_size=dataset.size,
         mean=list(statistics.mean),
         std=list(statistics.std),
-        schema=schema,
+        schema=dataset.schema,
         mean_shape=fractions,
         config=config.model_dump(),
     )

@@ -30,7 +30,8 @@ from landmarks_fastai.config.options import (
     SmoothL1Config,
     WingConfig,
 )
-from landmarks_fastai.networks.heads import bin_centers
+from landmarks_fastai.networks.heads import Head
+from landmarks_fastai.networks.heatmaps import bin_centers
 from landmarks_fastai.networks.outputs import split_output
 
 SCALE_WEIGHT = 0.01
@@ -190,6 +191,29 @@ class MaskedLoss:
             weight = 1.0 if isinstance(self.options, LaplaceConfig) else VISIBILITY_WEIGHT
             loss = loss + weight * _masked_mean(entropy, known, by_row)
         return loss
+
+    def of_evaluated(self, head: Head, predicted: Tensor, target: Tensor) -> Tensor | None:
+        """Return the loss of a training batch without the terms that exist in training mode only.
+
+        It is the same quantity as the loss of a validation batch: `head` returns fewer values in eval mode
+        (`Head.evaluated`).
+
+        Parameters
+        ----------
+        head
+            The head that predicted the batch.
+        predicted, target
+            See `__call__`; with two annotation protocols, both have 2 K landmarks.
+
+        Returns
+        -------
+        Tensor or None
+            Scalar without gradient; None if none of the landmarks that it refers to is labeled.
+        """
+        output, labels = predicted.detach().as_subclass(Tensor), target.as_subclass(Tensor)
+        evaluated = head.evaluated(output)
+        labels = labels[:, : evaluated.shape[1]]
+        return None if labels.isnan().all() else self(evaluated, labels)
 
     def decodes(self, predicted: Tensor) -> Tensor:
         """Return the points of a prediction; called by fastai."""

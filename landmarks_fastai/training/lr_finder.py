@@ -14,8 +14,8 @@ from landmarks_fastai.training.run_folder import LR_PLOT_NAME
 from landmarks_fastai.training.schedules import ScheduleByStep
 from landmarks_fastai.training.weight_transfer import initialize_learner, open_initial_model
 from landmarks_fastai.utils.progress import Progress
-from landmarks_fastai.visualization.plots import plot_lr_finder
 from landmarks_fastai.visualization.saving import save_png
+from landmarks_fastai.visualization.training_plots import plot_lr_finder
 
 LR_STEPS = 100
 """Number of iterations; fastai's default."""

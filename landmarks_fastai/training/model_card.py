@@ -10,7 +10,7 @@ from landmarks_fastai.evaluation.visibility import VisibilityReport
 from landmarks_fastai.model_files.header import ModelHeader
 
 
-def model_card(header: ModelHeader, report: Report, data: dict[str, Any]) -> str:
+def model_card(header: ModelHeader, report: Report, data: dict[str, Any], epochs: int) -> str:
     """Return the text of the model card.
 
     Parameters
@@ -21,8 +21,13 @@ def model_card(header: ModelHeader, report: Report, data: dict[str, Any]) -> str
         Scores on the validation rows.
     data
         Content of data.json (`describe_data`).
+    epochs
+        Number of epochs that were completed.
     """
-    return "\n".join([*_overview(header, data), "", *_scores(report, header.scale_factor), "", USAGE]) + "\n"
+    return (
+        "\n".join([*_overview(header, data, epochs), "", *_scores(report, header.scale_factor), "", USAGE])
+        + "\n"
+    )
 
 
 USAGE = (
@@ -31,15 +36,16 @@ USAGE = (
 )
 
 
-def _overview(header: ModelHeader, data: dict[str, Any]) -> list[str]:
+def _overview(header: ModelHeader, data: dict[str, Any], epochs: int) -> list[str]:
     """Return the title, and the lines about training, data and input."""
     config, split = header.config, data["split"]
-    init_from = config["model"]["init_from"]
+    init_from, planned = config["model"]["init_from"], config["training"]["epochs"]
+    of_planned = "" if epochs == planned else f" of {planned:,}"
     return [
         f"# {header.arch} with a {header.head['name']} head, {len(header.landmark_schema)} landmarks",
         "",
         f"Trained on {header.created} with landmarks-fastai {header.package_version}"
-        f" for {config['training']['epochs']} epochs, seed {config['seed']}.",
+        f" for {epochs:,}{of_planned} epochs, seed {config['seed']}.",
         "",
         f"- **Data:** {data['source']}, {data['rows']:,} rows (SHA-256 {data['sha256']}).",
         f"- **Split:** {split['kind']}; {split['rows']['train']:,} training rows,"

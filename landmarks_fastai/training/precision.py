@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from fastai.callback.core import Callback
+from torch import Tensor
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype | None:
@@ -33,21 +36,31 @@ def _cpu_has_bf16() -> bool:
 
 
 class Autocast(Callback):
-    """Run the forward pass in `dtype` on any device; fastai's MixedPrecision supports CUDA only."""
+    """Run the forward pass in `dtype` on any device; fastai's MixedPrecision supports CUDA only.
+
+    Losses and metrics are computed in full precision. Autocast is left when the forward pass raises, too:
+    otherwise all that the process computes afterwards would be in half precision.
+    """
 
     order = 10
 
     def __init__(self, device_type: str, dtype: torch.dtype) -> None:
         self.device_type, self.dtype = device_type, dtype
-        self.context: torch.autocast | None = None
 
     def before_batch(self) -> None:
-        """Enter autocast."""
-        self.context = torch.autocast(self.device_type, dtype=self.dtype)
-        self.context.__enter__()  # type: ignore[no-untyped-call]
+        """Run the next forward pass in autocast.
 
-    def after_pred(self) -> None:
-        """Leave autocast, so that losses and metrics are computed in full precision."""
-        if self.context is not None:
-            self.context.__exit__(None, None, None)
-            self.context = None
+        fastai has no event after a forward pass that raises, so autocast cannot be entered in one event and
+        left in another.
+        """
+        model: Any = self.model
+        model.__dict__.pop("forward", None)  # of a batch that failed before its forward pass
+        forward = model.forward
+
+        def forward_once(*inputs: Tensor) -> Tensor:
+            del model.forward
+            with torch.autocast(self.device_type, dtype=self.dtype):
+                output: Tensor = forward(*inputs)
+            return output
+
+        model.forward = forward_once

@@ -111,6 +111,13 @@ class EpochLog(Callback):
     ----------
     reporter
         Receives batches and epochs.
+
+    Attributes
+    ----------
+    rows
+        The rows of history.csv.
+    last_loss
+        Loss of the last training batch.
     """
 
     order = 55  # after fastai's Recorder, before the callbacks that write the rows
@@ -118,24 +125,30 @@ class EpochLog(Callback):
     def __init__(self, reporter: Reporter) -> None:
         self.reporter = reporter
         self.rows: list[dict[str, float]] = []
+        self.last_loss = 0.0
 
     def before_epoch(self) -> None:
-        """Reset the timer and the sum of the training loss."""
-        self.started, self.loss_sum, self.batches = time.perf_counter(), 0.0, 0
+        """Reset the timer and the losses of the batches."""
+        self.started = time.perf_counter()
+        self.losses: list[float] = []
+        self.evaluated_losses: list[float] = []
 
     def after_batch(self) -> None:
         """Add the loss of a training batch and report it."""
         if self.training:
             loss, lr = float(self.loss.detach()), float(self.opt.hypers[-1]["lr"])
-            self.loss_sum += loss
-            self.batches += 1
+            self.last_loss = loss
+            self.losses.append(loss)
+            if self.model[1].has_training_output:
+                evaluated = self.learn.loss_func.of_evaluated(self.model[1], self.pred, self.y)
+                self.evaluated_losses += [] if evaluated is None else [float(evaluated)]
             self.reporter.batch(self.train_iter, self.n_iter * self.n_epoch, loss, lr)
 
     def after_epoch(self) -> None:
         """Append the row and report the epoch."""
         row = {
             "epoch": self.epoch + 1,
-            "train_loss": self.loss_sum / max(self.batches, 1),
+            **self._training_losses(),
             "valid_loss": float(self.recorder.loss.value),
             **{metric.name: float(metric.value) for metric in self.metrics},
             "lr": float(self.opt.hypers[-1]["lr"]),
@@ -143,6 +156,14 @@ class EpochLog(Callback):
         }
         self.rows.append(row)
         self.reporter.epoch(row)
+
+    def _training_losses(self) -> dict[str, float]:
+        """Return the mean loss of the batches: the quantity that validation measures, and the rest of it."""
+        loss = sum(self.losses) / max(len(self.losses), 1)
+        if not self.model[1].has_training_output:
+            return {"train_loss": loss}
+        evaluated = sum(self.evaluated_losses) / max(len(self.evaluated_losses), 1)
+        return {"train_loss": evaluated, "head_loss": loss - evaluated}
 
 
 class WriteHistory(Callback):

@@ -26,6 +26,7 @@ from landmarks_fastai.model_files.header import MODEL_NAME, ModelHeader
 from landmarks_fastai.model_files.saving import save_model
 from landmarks_fastai.networks.coordinates import denormalize_points
 from landmarks_fastai.networks.outputs import split_output
+from landmarks_fastai.training.dataloaders import scored_rows
 from landmarks_fastai.training.learner import get_augmentation
 from landmarks_fastai.training.model_card import model_card
 from landmarks_fastai.training.run_folder import (
@@ -38,9 +39,9 @@ from landmarks_fastai.training.run_folder import (
     describe_data,
 )
 from landmarks_fastai.utils.files import atomic_write, write_json, write_text
-from landmarks_fastai.visualization.plots import plot_history
 from landmarks_fastai.visualization.saving import save_png
 from landmarks_fastai.visualization.sheets import evaluation_sheet
+from landmarks_fastai.visualization.training_plots import plot_history
 
 SAMPLES_SHOWN = 16
 """Number of validation rows in samples.png."""
@@ -56,7 +57,7 @@ def write_results(
     learn
         The learner with the weights to evaluate; its model is moved to the CPU.
     dataset, split
-        The data set, and its validation rows.
+        The data set, and its validation rows, of which `scored_rows` are evaluated.
     folder
         The run folder.
     history
@@ -74,7 +75,8 @@ def write_results(
     RunError
         If a file cannot be written, or the ONNX export fails.
     """
-    valid = dataset.subset(split.valid)
+    two_protocols = bool(learn.header["head"].get("two_protocols", False))
+    valid = dataset.subset(scored_rows(dataset, split, two_protocols))
     predicted = predict_validation(learn, dataset)
     # the scales are learned from training rows and too small for unseen identities
     factor = fit_scale_factor(predicted.points, valid.points, predicted.scales)
@@ -89,19 +91,19 @@ def write_results(
     save_png(folder / SAMPLES_NAME, evaluation_sheet(valid, predicted, report.nme, shown))
     learn.header = {
         **learn.header,
-        "metrics": metrics["overall"],
+        "metrics": {"image_size": report.image_size, **metrics["overall"]},
         "scale_factor": factor,
         "visibility_calibration": visibility,
         "label_bias": round(get_augmentation(learn.dls).label_bias, 6),
     }
     header = ModelHeader.from_dict(learn.header, folder / MODEL_NAME)
     write_models(learn, header, folder)
-    write_text(folder / CARD_NAME, model_card(header, report, describe_data(dataset, split)))
+    write_text(folder / CARD_NAME, model_card(header, report, describe_data(dataset, split), len(history)))
     return report
 
 
 def predict_validation(learn: Learner, dataset: LandmarkDataset) -> Landmarks:
-    """Return the landmarks of the validation rows, in pixels of the data set.
+    """Return the landmarks of the scored validation rows, in pixels of the data set.
 
     Scales and visibility are not calibrated.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from multiprocessing.context import get_spawning_popen
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -24,37 +25,30 @@ from fastai.vision.all import (
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn import functional
 
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.geometry import center_crop, extract_crop
 from landmarks_fastai.networks.coordinates import denormalize_points, normalize_points
+from landmarks_fastai.training.resampling import resize_images
+from landmarks_fastai.training.shared_images import SharedImages
 from landmarks_fastai.utils.images import read_image
 
 
-class _DatasetTransform(Transform):
-    """Base of transforms that read rows of a data set, which is left out of an exported learner."""
+class _RowTransform(Transform):
+    """Base of transforms that read rows of a data set, which are left out of an exported learner."""
 
-    def __init__(self, dataset: LandmarkDataset) -> None:
-        super().__init__()
-        self._dataset: LandmarkDataset | None = dataset
-
-    @property
-    def dataset(self) -> LandmarkDataset:
-        """The data set; not available in an exported learner."""
-        assert self._dataset is not None, "an exported learner does not include its data set"
-        return self._dataset
+    rows: Any
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the values of the given rows as one batch."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the data set out of an exported learner."""
-        return {**self.__dict__, "_dataset": None}
+        """Leave the rows out of an exported learner, but not out of a worker process, which loads them."""
+        return {**self.__dict__, "rows": None if get_spawning_popen() is None else self.rows}
 
 
-class LoadImage(_DatasetTransform):
+class LoadImage(_RowTransform):
     """Load the image of a row of the data set, or any other image, as (C, S, S) uint8.
 
     Parameters
@@ -66,7 +60,8 @@ class LoadImage(_DatasetTransform):
     """
 
     def __init__(self, dataset: LandmarkDataset, channels: int) -> None:
-        super().__init__(dataset)
+        super().__init__()
+        self.rows = SharedImages(dataset.images)
         self.size, self.channels = dataset.size, channels
 
     def encodes(self, item: object) -> TensorImage:
@@ -80,7 +75,7 @@ class LoadImage(_DatasetTransform):
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Return (B, C, S, S) uint8 images; gray is repeated if C is 3."""
-        images = torch.from_numpy(self.dataset.images[rows]).permute(0, 3, 1, 2)
+        images = torch.from_numpy(self.rows.take(rows)).permute(0, 3, 1, 2)
         return images.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else images
 
 
@@ -91,7 +86,7 @@ def _to_pixels(item: object) -> NDArray[np.uint8]:
     return np.asarray(upright if upright.mode in ("L", "RGB") else upright.convert("RGB"))
 
 
-class LoadPoints(_DatasetTransform):
+class LoadPoints(_RowTransform):
     """Load the labels of a row of the data set: points in pixels of its image and, if requested, visibility.
 
     Visibility is a third value of each point, not a tensor of its own: it then follows the point through
@@ -106,8 +101,10 @@ class LoadPoints(_DatasetTransform):
     """
 
     def __init__(self, dataset: LandmarkDataset, visibility: bool = False) -> None:
-        super().__init__(dataset)
-        self.visibility = visibility
+        super().__init__()
+        self.rows = dataset.points
+        if visibility:
+            self.rows = np.concatenate([dataset.points, dataset.landmarks.visibility[..., None]], 2)
 
     def encodes(self, row: int) -> TensorPoint:
         """Return the labels of a row number."""
@@ -115,11 +112,7 @@ class LoadPoints(_DatasetTransform):
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Return (B, K, 2) points, or (B, K, 3) with visibility; NaN where unlabeled."""
-        points = self.dataset.points[rows]
-        if self.visibility:
-            flags = self.dataset.subset(rows).landmarks.visibility
-            points = np.concatenate([points, flags[..., None]], axis=2)
-        return torch.from_numpy(points)
+        return torch.from_numpy(self.rows[rows])
 
 
 class SplitProtocols(ItemTransform):
@@ -151,14 +144,12 @@ class ResizeToInput(ItemTransform):
         self.size = size
 
     def encodes(self, batch: Any) -> Any:
-        """Resize like Pillow: bilinear, antialiased, with aligned edges."""
+        """Resize like the crops of a prediction."""
         image, *labels = batch
         scale = self.size / image.shape[-1]
         if scale == 1:
             return batch
-        resized = functional.interpolate(
-            image.as_subclass(Tensor), size=(self.size,) * 2, mode="bilinear", antialias=True
-        )
+        resized = resize_images(image.as_subclass(Tensor), self.size)
         return (TensorImage(resized), *(map_points(part, self._scale, scale) for part in labels))
 
     @staticmethod

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from landmarks_fastai.errors import UserError
 from landmarks_fastai.model_files.discovery import resolve_model
 from landmarks_fastai.model_files.loading import LoadedModel, open_model
 from landmarks_fastai.model_files.training_images import read_training_images
+from landmarks_fastai.networks.heads import build_head
 from landmarks_fastai.training.callbacks import find_callback
 from landmarks_fastai.training.label_bias import EstimateLabelBias
 
@@ -26,6 +28,9 @@ STEM = "0.0.weight"
 
 BACKBONE = "0."
 """Prefix of the names of the backbone's weights in a state dict."""
+
+HEAD = "1."
+"""Prefix of the names of the head's weights in a state dict."""
 
 BLOCK = re.compile(r"0\.[4-7]\.\d+\.")
 """Prefix of the names of the weights of one block of a stage in a state dict."""
@@ -38,7 +43,7 @@ LAST_NORMS = ("bn2", "bn3")
 
 
 def transfer_weights(
-    network: nn.Module, weights: Mapping[str, Tensor], *, same_landmarks: bool, n_landmarks: int
+    network: nn.Module, weights: Mapping[str, Tensor], *, not_loaded: Container[str] = ()
 ) -> None:
     """Load the weights of another network where they fit.
 
@@ -46,8 +51,7 @@ def transfer_weights(
     blocks are initialized as identities, so that they do not change the output (Chen et al. 2016, "Net2Net").
     Between gray and RGB, the stem is adapted so that its output for gray images is the same.
 
-    Head: all layers with the same names and shapes are loaded; layers with outputs per landmark only if the
-    landmarks are the same.
+    Head: all layers with the same names and shapes are loaded, completely or not at all.
 
     Parameters
     ----------
@@ -55,10 +59,8 @@ def transfer_weights(
         The network to initialize, with the modules of `build_network`.
     weights
         State dict of the other network.
-    same_landmarks
-        Whether both predict the same landmarks in the same order.
-    n_landmarks
-        Number of landmarks of the other network.
+    not_loaded
+        Names of layers of the head that are not loaded: if the landmarks differ, those of `landmark_layers`.
 
     Raises
     ------
@@ -66,7 +68,8 @@ def transfer_weights(
         If the backbone of the other network has blocks of another kind, or more of them.
     """
     state = network.state_dict()
-    skipped = _skipped_layers(state, weights, same_landmarks, n_landmarks)
+    differing = {name for name in state if name not in weights or weights[name].shape != state[name].shape}
+    incomplete = {_layer(name) for name in differing | (weights.keys() - state.keys())}
     for name, tensor in weights.items():
         fits = name in state and state[name].shape == tensor.shape
         if name == STEM and name in state:
@@ -78,7 +81,7 @@ def transfer_weights(
                     " and no more layers"
                 )
             state[name] = tensor
-        elif name in state and _layer(name) not in skipped:
+        elif name in state and _layer(name) not in incomplete and _layer(name) not in not_loaded:
             state[name] = tensor
     for block in _blocks(state) - _blocks(weights):
         norm = max(block + name for name in LAST_NORMS if f"{block}{name}.weight" in state)
@@ -87,16 +90,28 @@ def transfer_weights(
     network.load_state_dict(state)
 
 
-def _skipped_layers(
-    state: Mapping[str, Tensor], weights: Mapping[str, Tensor], same_landmarks: bool, n_landmarks: int
-) -> set[str]:
-    """Return the layers that are not loaded; a layer is loaded completely or not at all."""
-    differing = {name for name in state if name not in weights or weights[name].shape != state[name].shape}
-    skipped = {_layer(name) for name in differing | (weights.keys() - state.keys())}
-    if not same_landmarks:  # outputs per landmark: 1 (heatmap, scale) or 2 (x, y), doubled for two protocols
-        sizes = {n_landmarks, 2 * n_landmarks, 4 * n_landmarks}
-        skipped |= {_layer(name) for name, tensor in weights.items() if tensor.ndim and len(tensor) in sizes}
-    return skipped
+def landmark_layers(head: Mapping[str, Any], n_landmarks: int) -> set[str]:
+    """Return the names of the layers of a head that have outputs for each landmark.
+
+    They are the layers whose shape depends on the number of landmarks. A single shape does not tell: with 64
+    landmarks, a layer of 64 channels looks like one.
+
+    Parameters
+    ----------
+    head
+        Name and options of the head, as `build_head` takes them.
+    n_landmarks
+        Number of landmarks.
+
+    Returns
+    -------
+    set[str]
+        Names in the state dict of a network (`build_network`) without the name of the parameter.
+    """
+    channels = (64, 128, 256, 512)  # of no consequence
+    with torch.device("meta"):
+        one, other = (build_head(head, channels, n).state_dict() for n in (n_landmarks, n_landmarks + 1))
+    return {_layer(HEAD + name) for name, tensor in one.items() if tensor.shape != other[name].shape}
 
 
 def _blocks(names: Mapping[str, Tensor]) -> set[str]:
@@ -150,10 +165,11 @@ def initialize_learner(learn: Learner, model: LoadedModel, dataset: LandmarkData
         If the backbones do not match, see `transfer_weights`.
     """
     assert model.network is not None, "a safetensors file has a network"
-    names = model.header.landmark_schema.names
-    same = names == dataset.schema.names
+    header = model.header
+    same = header.landmark_schema.names == dataset.schema.names
+    not_loaded = () if same else landmark_layers(header.head, len(header.landmark_schema))
     try:
-        transfer_weights(learn.model, model.network.state_dict(), same_landmarks=same, n_landmarks=len(names))
+        transfer_weights(learn.model, model.network.state_dict(), not_loaded=not_loaded)
     except UserError as error:
         raise UserError(f"model.init_from {model.path}: {error}") from error
     bias = find_callback(learn, EstimateLabelBias)

@@ -31,6 +31,13 @@ def save_png(path: str | Path, image: NDArray[np.uint8] | Figure) -> None:
     UserError, RunError
         If it cannot be written; see `atomic_write`.
     """
+    data = encode_png(image)
+    with atomic_write(Path(path)) as partial:
+        partial.write_bytes(data)
+
+
+def encode_png(image: NDArray[np.uint8] | Figure) -> memoryview:
+    """Return an image or a figure as the bytes of a PNG; see `save_png`."""
     from PIL import Image
 
     memory = io.BytesIO()
@@ -38,5 +45,4 @@ def save_png(path: str | Path, image: NDArray[np.uint8] | Figure) -> None:
         Image.fromarray(image).save(memory, "png")
     else:
         image.savefig(memory, format="png", dpi=STYLE.dpi, facecolor=STYLE.paper)
-    with atomic_write(Path(path)) as partial:
-        partial.write_bytes(memory.getbuffer())
+    return memory.getbuffer()

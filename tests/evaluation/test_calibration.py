@@ -199,3 +199,21 @@ def test_visibility_calibration_without_both_labels_changes_nothing(targets: lis
 def test_visibility_calibration_of_model_without_visibility_changes_nothing() -> None:
     assert fit_visibility_calibration([[np.nan, np.nan]], [[0, 1]]) == (1.0, 0.0)
     assert np.isnan(calibrate_visibility([np.nan], (1.0, 0.0))).all()
+
+
+def test_visibility_calibration_smooths_targets_as_platt() -> None:
+    # all probabilities are equal, so that the calibrated one is the mean of the smoothed targets
+    calibration = fit_visibility_calibration([[0.5, 0.5, 0.5, 0.5]], [[1, 1, 1, 0]])
+    expected = (3 * (3 + 1) / (3 + 2) + 1 / (1 + 2)) / 4
+    np.testing.assert_allclose(calibrate_visibility([0.5], calibration), expected, atol=1e-4)
+
+
+def test_visibility_calibration_of_certain_predictions_is_finite() -> None:
+    slope, intercept = fit_visibility_calibration([[1.0, 0.0, 1.0, 0.0]], [[1, 0, 0, 1]])
+    assert np.isfinite([slope, intercept]).all()
+    low, high = calibrate_visibility([0.0, 1.0], (1.0, 0.0))
+    assert (low, high) == (pytest.approx(1e-7, rel=1e-6), pytest.approx(1 - 1e-7, rel=1e-12))
+
+
+def test_scale_from_confidence_takes_whole_numbers() -> None:
+    np.testing.assert_allclose(confidence_from_scale([2, 4], 96), confidence_from_scale([2.0, 4.0], 96.0))

@@ -19,6 +19,7 @@ from landmarks_fastai.evaluation.metrics import (
     inter_ocular_distance,
     l1,
     nme,
+    normalizing_distance,
     point_distances,
     rmse,
 )
@@ -148,3 +149,13 @@ def test_metrics_of_invalid_shapes_are_refused() -> None:
         box_size(TRUE[0])
     with pytest.raises(UserError, match="normalizers"):
         nme(PRED, TRUE, 1.0)
+
+
+def test_normalizing_distance_is_that_of_the_schema_else_the_box() -> None:
+    np.testing.assert_array_equal(normalizing_distance(TRUE, EYELESS), box_size(TRUE))
+    np.testing.assert_array_equal(normalizing_distance(TRUE, TRIANGLE), inter_ocular_distance(TRUE, TRIANGLE))
+
+
+def test_box_size_is_that_of_the_labeled_landmarks_of_any_size() -> None:
+    faces = np.array([[[0, 0], [3, 0], [0, 12], [NAN, NAN]], [[0, 0], [0.5, 0], [0, 0.5], [0.2, 0.1]]])
+    np.testing.assert_allclose(box_size(faces), [6, 0.5])

@@ -26,8 +26,10 @@ ROWS = np.arange(4)
 @pytest.fixture
 def predictions(dataset: LandmarkDataset) -> OutOfFoldPredictions:
     """Return predictions for the first four rows; the confidence of one landmark is unknown."""
-    points = np.round(np.nan_to_num(dataset.points[ROWS], nan=-1.5), 1)
-    confidence = np.linspace(0.25, 1, 60, dtype=np.float32).reshape(4, 15).round(3)
+    rng = np.random.default_rng(0)
+    points = (np.nan_to_num(dataset.points[ROWS], nan=-1.5) + rng.normal(0, 1, (4, 15, 2))).astype(np.float32)
+    points[0, 0] = 1e-7, -123456.79
+    confidence = rng.random((4, 15), np.float32)
     confidence[2, 3] = np.nan
     landmarks = Landmarks(points, KAGGLE15, confidence, np.ones_like(confidence))
     return OutOfFoldPredictions(np.array([2, 1, 1, 2]), landmarks)
@@ -45,8 +47,9 @@ def test_out_of_fold_file_returns_what_was_written(
 ) -> None:
     loaded = read_out_of_fold(path, dataset.subset(ROWS))
     np.testing.assert_array_equal(loaded.folds, predictions.folds)
-    np.testing.assert_allclose(loaded.landmarks.points, predictions.landmarks.points, rtol=1e-4)
-    np.testing.assert_allclose(loaded.landmarks.confidence, predictions.landmarks.confidence)
+    np.testing.assert_array_equal(loaded.landmarks.points, predictions.landmarks.points)
+    np.testing.assert_array_equal(loaded.landmarks.confidence, predictions.landmarks.confidence)
+    assert np.isnan(loaded.landmarks.visibility).all()
     assert np.isnan(loaded.landmarks.scales).all()
     assert loaded.landmarks.schema == KAGGLE15
 
@@ -59,6 +62,33 @@ def test_out_of_fold_file_has_one_line_per_row(path: Path, dataset: LandmarkData
         [name, fold] for name, fold in zip(dataset.names[:4], "2112", strict=True)
     ]
     assert lines[3].split(",")[2 + 3 * 3 + 2] == ""  # unknown confidence
+
+
+def test_out_of_fold_file_has_visibility_if_it_is_predicted(
+    tmp_path: Path, dataset: LandmarkDataset, predictions: OutOfFoldPredictions
+) -> None:
+    visibility = np.random.default_rng(1).random((4, 15), np.float32)
+    landmarks = replace(predictions.landmarks, visibility=visibility)
+    rows = dataset.subset(ROWS)
+    write_out_of_fold(tmp_path / "oof.csv", rows, replace(predictions, landmarks=landmarks))
+    header = (tmp_path / "oof.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert header[2:6] == [f"left_eye_center_{value}" for value in ("x", "y", "confidence", "visibility")]
+    loaded = read_out_of_fold(tmp_path / "oof.csv", rows).landmarks
+    np.testing.assert_array_equal(loaded.visibility, visibility)
+    np.testing.assert_array_equal(loaded.points, landmarks.points)
+
+
+def test_out_of_fold_file_written_by_an_earlier_version_is_read(
+    path: Path, dataset: LandmarkDataset, predictions: OutOfFoldPredictions
+) -> None:
+    first, *lines = path.read_text(encoding="utf-8").splitlines()
+    rounded = [
+        ",".join([*cells[:2], *(f"{float(cell):.4g}" if cell else "" for cell in cells[2:])])
+        for cells in (line.split(",") for line in lines)
+    ]
+    path.write_text("\n".join([first, *rounded]) + "\n", encoding="utf-8")
+    loaded = read_out_of_fold(path, dataset.subset(ROWS))
+    np.testing.assert_allclose(loaded.landmarks.points, predictions.landmarks.points, rtol=1e-3)
 
 
 def test_out_of_fold_file_of_other_rows_is_refused(path: Path, dataset: LandmarkDataset) -> None:

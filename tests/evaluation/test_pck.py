@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation.metrics import inter_ocular_distance
-from landmarks_fastai.evaluation.pck import pck, relative_distances
+from landmarks_fastai.evaluation.pck import PCK_THRESHOLDS, pck, relative_distances
 
 
 def test_pck_equals_hand_computed_fraction() -> None:
@@ -59,3 +59,13 @@ def test_pck_grows_with_threshold_and_ignores_scale(seed: int, factor: float) ->
     assert abs(relative_distances(pred, true, normalizer) - threshold)[~np.isnan(true[..., 0])].min() > 1e-9
     scaled = pck(factor * pred, factor * true, factor * normalizer, threshold)
     assert scaled == pck(pred, true, normalizer, threshold)
+
+
+def test_default_thresholds_are_those_of_the_literature() -> None:
+    assert PCK_THRESHOLDS == (0.05, 0.1, 0.2)
+
+
+def test_relative_distances_with_normalizer_below_one_pixel_count() -> None:
+    true = np.zeros((2, 1, 2))
+    relative = relative_distances(true + np.array([0.3, 0.4]), true, [0.5, 0.25])
+    np.testing.assert_allclose(relative, [[1.0], [2.0]])

@@ -23,6 +23,7 @@ from landmarks_fastai.training.augmentation import (
     original,
     rotation_and_scale,
     standard,
+    translation,
     warp_images,
     warp_points,
 )
@@ -219,3 +220,56 @@ def test_augment_batch_estimates_label_bias_if_mirroring_without_given_bias(
     augment = AugmentBatch(options, 96, KAGGLE15.flip_index)
     assert augment.estimates_label_bias is estimates
     assert augment.label_bias == label_bias
+
+
+# --- values --------------------------------------------------------------------------------------
+
+
+def test_adjust_color_rotates_chroma_by_turns_and_preserves_luma() -> None:
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    ones = torch.ones(2)
+    torch.testing.assert_close(adjust_color(images, ones, ones), images, atol=1e-4, rtol=0)
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    luma = (images * weights).sum(1, keepdim=True)
+    # half a turn inverts the chroma
+    torch.testing.assert_close(adjust_color(images, ones, ones / 2), 2 * luma - images, atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        adjust_color(images, 0 * ones, ones), luma.expand(-1, 3, -1, -1), atol=0.01, rtol=0
+    )
+    quarter = adjust_color(adjust_color(images, ones, ones / 4), ones, ones / 4)
+    torch.testing.assert_close(quarter, 2 * luma - images, atol=0.01, rtol=0)
+
+
+def test_warp_images_fills_exactly_the_area_outside_with_noise() -> None:
+    torch.manual_seed(0)
+    images = torch.full((2, 1, 32, 32), 0.5)
+    matrix = translation(torch.full((2,), 8.0), torch.full((2,), 4.0))
+    selected = torch.tensor([True, False])
+    warped = warp_images(images, matrix, 32, selected)
+    torch.testing.assert_close(warped[1], images[1])
+    torch.testing.assert_close(warped[0, :, 4:, 8:], images[0, :, 4:, 8:])
+    filled = torch.cat([warped[0, 0, :4].flatten(), warped[0, 0, 4:, :8].flatten()])
+    assert (filled != 0.5).all()
+    assert filled.std() > 0.2
+
+
+def test_hard_examples_are_darkened_and_never_brightened() -> None:
+    torch.manual_seed(0)
+    options = StandardAugment(hard=1.0, rotate=0, scale=0, shift=0, blur=0, contrast=0, brightness=0, erase=0)
+    images, _ = standard(torch.full((400, 1, 24, 24), 0.4), torch.zeros(400, 1, 2), 24, options)
+    medians = images.flatten(1).median(1).values
+    assert medians.max() < 0.45
+    # half of them, evenly between 0.15 and 1
+    dark = medians < 0.38
+    assert 0.35 < dark.float().mean() < 0.6
+    assert medians.min() < 0.09
+    assert medians[dark].mean().item() == pytest.approx(0.4 * 0.575, abs=0.03)
+
+
+def test_original_without_jitter_changes_only_the_erased_area() -> None:
+    torch.manual_seed(0)
+    options = OriginalAugment(jitter=0, erase=0.2, crop=0, rotate=0, noise_fill=0)
+    images, _ = original(torch.full((200, 1, 32, 32), 0.5), torch.zeros(200, 1, 2), 32, options)
+    erased = ((images - 0.5).abs() > 1e-4).flatten(1).float().mean(1)
+    assert 0.1 < erased.mean() < 0.2
+    assert erased.max() < 0.3

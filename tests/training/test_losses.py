@@ -111,3 +111,60 @@ def test_loss_with_bins_has_gradient_only_at_labeled_landmarks() -> None:
     MaskedLoss(L1Config())(predicted, target).backward()
     assert predicted.grad[0, 0, 3:].any()
     assert not predicted.grad[0, 1].any()
+
+
+# --- weights of the added terms ------------------------------------------------------------------
+
+
+def cross_entropy(log_odds: float, visible: bool) -> float:
+    return math.log1p(math.exp(-log_odds if visible else log_odds))
+
+
+@pytest.mark.parametrize(("options", "weight"), [(L1Config(), 0.01), (LaplaceConfig(), 1.0)])
+def test_loss_with_visibility_adds_cross_entropy_of_labeled_flags(options, weight) -> None:
+    points = torch.tensor([[[0.08, -0.04], [0.0, 0.0], [0.02, 0.02]]])
+    log_scales = torch.full((1, 3, 1), math.log(0.03))
+    log_odds = torch.tensor([[[0.7], [-1.2], [5.0]]])
+    labels = torch.zeros(1, 3, 2)
+    flags = torch.tensor([[[1.0], [0.0], [math.nan]]])  # the third is not labeled as visible or occluded
+    without = MaskedLoss(options)(torch.cat([points, log_scales], -1), labels)
+    predicted = torch.cat([points, log_scales, log_odds], -1)
+    target = torch.cat([labels, flags], -1)
+    added = (cross_entropy(0.7, True) + cross_entropy(-1.2, False)) / 2
+    assert MaskedLoss(options)(predicted, target).item() == pytest.approx(
+        without.item() + weight * added, rel=1e-5
+    )
+    by_row = MaskedLoss(options)(predicted, target, reduction="none")
+    assert by_row.tolist() == pytest.approx([without.item() + weight * added], rel=1e-5)
+    target[0, 1, 2] = math.nan  # one flag is left
+    one = without.item() + weight * cross_entropy(0.7, True)
+    assert MaskedLoss(options)(predicted, target).item() == pytest.approx(one, rel=1e-5)
+    by_row = MaskedLoss(options)(predicted, target, reduction="none")
+    assert by_row.tolist() == pytest.approx([one], rel=1e-5)
+
+
+def test_loss_by_row_averages_over_the_labeled_landmarks_of_each_row() -> None:
+    target = torch.zeros(2, 3, 2)
+    target[0, 1:] = math.nan
+    target[1] = math.nan
+    predicted = torch.full((2, 3, 2), 0.2)
+    by_row = MaskedLoss(L1Config())(predicted, target, reduction="none")
+    assert by_row.tolist() == pytest.approx([0.1, 0.0])
+    assert MaskedLoss(L1Config())(predicted, target).item() == pytest.approx(0.1)
+
+
+def test_loss_with_bins_adds_cross_entropy_of_both_axes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bins = torch.randn(1, 2, 2, 20, generator=generator).log_softmax(-1)
+    target = torch.tensor([[[0.5, -0.25], [0.1, 0.3]]])
+    predicted = torch.cat([target, torch.full((1, 2, 1), math.log(0.03)), bins.flatten(2)], -1)
+    likelihood = math.log(0.06)  # the points are exact
+    entropy = simcc_cross_entropy(bins, target).mean().item()
+    value = MaskedLoss(L1Config())(predicted, target).item()
+    assert value == pytest.approx(0.01 * likelihood + 0.01 * entropy, rel=1e-4)
+
+
+def test_fastai_decodes_points_and_leaves_activation() -> None:
+    predicted = torch.arange(12.0).reshape(1, 2, 6)
+    assert torch.equal(MaskedLoss(L1Config()).decodes(predicted), predicted[..., :2])
+    assert MaskedLoss(L1Config()).activation(predicted) is predicted

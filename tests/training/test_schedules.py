@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from fastai.callback.schedule import combined_cos
 
-from landmarks_fastai.config.options import CyclicConfig, FlatCosConfig, OneCycleConfig
-from landmarks_fastai.training.schedules import cyclic, flat_cos, one_cycle
+from landmarks_fastai.config.options import CyclicConfig, FlatCosConfig, OneCycleConfig, ScheduleConfig
+from landmarks_fastai.training.schedules import Hyperparameters, ScheduleByStep, cyclic, flat_cos, one_cycle
 
 
 @pytest.mark.parametrize(
@@ -59,3 +62,41 @@ def test_flat_cos_equals_fastai_and_ends_near_zero() -> None:
     assert rates == pytest.approx([expected(step / 100) for step in range(100)], abs=1e-15)
     assert rates[74] == pytest.approx(0.01)
     assert rates[99] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "schedule"),
+    [
+        (CyclicConfig(step_up=4), cyclic),
+        (OneCycleConfig(max_lr=0.01), one_cycle),
+        (FlatCosConfig(max_lr=0.01), flat_cos),
+    ],
+)
+def test_callback_sets_hyperparameters_of_every_training_batch(
+    options: ScheduleConfig, schedule: Callable[..., Hyperparameters]
+) -> None:
+    from fastai.basics import SGD, Learner
+    from fastai.callback.core import Callback
+    from fastai.test_utils import synth_dbunch
+
+    class RecordHyperparameters(Callback):
+        order = ScheduleByStep.order + 1
+
+        def before_batch(self) -> None:
+            hypers = self.opt.hypers[-1]
+            (trained if self.training else validated).append((hypers["lr"], hypers["mom"]))
+
+    trained: list[tuple[float, float]] = []
+    validated: list[tuple[float, float]] = []
+    dls = synth_dbunch(bs=16, n_train=5, n_valid=2, cuda=False)
+    optimizer = partial(SGD, mom=0.8)
+    loss = torch.nn.functional.mse_loss
+    learn = Learner(dls, torch.nn.Linear(1, 1), loss_func=loss, opt_func=optimizer)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(3, 1.0, cbs=[ScheduleByStep(options), RecordHyperparameters()])
+    expected = [schedule(step, 15, options) for step in range(15)]
+    assert [lr for lr, _ in trained] == pytest.approx([one.lr for one in expected], abs=1e-15)
+    own = [0.8 if one.mom is None else one.mom for one in expected]
+    assert [mom for _, mom in trained] == pytest.approx(own, abs=1e-15)
+    # in validation, the values of the last training batch stay
+    assert validated == [row for row in trained[4::5] for _ in range(2)]

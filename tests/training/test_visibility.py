@@ -29,7 +29,7 @@ from landmarks_fastai.training.reporting import SilentReporter
 from landmarks_fastai.training.run import resume_run, train_run
 from landmarks_fastai.training.transforms import LoadPoints, NormalizePoints, ResizeToInput, SplitProtocols
 from landmarks_fastai.training.weight_transfer import transfer_weights
-from landmarks_fastai.utils.files import read_json
+from landmarks_fastai.utils.json_reader import read_json_object
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_run_with_visibility_predicts_it_alike_in_all_files(
     result = train_run(config, tmp_path / "run", cache=cache_dir)
     assert result.report.visibility is not None
     assert result.report.visibility.prediction is not None
-    assert read_json(tmp_path / "run" / "metrics.json")["visibility"]["prediction"]["landmarks"] > 0
+    assert read_json_object(tmp_path / "run" / "metrics.json")["visibility"]["prediction"]["landmarks"] > 0
     images = draw_synthetic_faces(3, seed=8, occlusion=1.0).images
     torch_model = Predictor.open(tmp_path / "run", "cpu")
     expected = torch_model.predict_batch(images)
@@ -254,7 +254,10 @@ def test_run_with_two_protocols_predicts_visibility_of_the_first(
     visibility = np.where(np.isnan(points).any(2), NOT_LABELED, occluded_faces.visibility).astype(np.uint8)
     dataset = replace(occluded_faces, points=points, visibility=visibility)
     monkeypatch.setattr("landmarks_fastai.training.run.load_dataset", lambda *_, **__: dataset)
-    train_run(with_occlusion(small_config(epochs=1), "soft-argmax", True), tmp_path / "run")
+    result = train_run(with_occlusion(small_config(epochs=1), "soft-argmax", True), tmp_path / "run")
+    valid = read_json_object(tmp_path / "run" / "data.json")["split"]["valid"]
+    assert result.report.overall.faces == int(dataset.complete[valid].sum())
+    assert result.report.partial.faces == 0
     predicted = Predictor.open(tmp_path / "run", "cpu").predict_batch(dataset.images)
     assert predicted.visibility.shape == (12, 15)
     assert np.isfinite(predicted.visibility).all()
@@ -292,7 +295,7 @@ def test_weights_of_model_without_visibility_are_transferred() -> None:
     old = build_network("resnet18", options, 5, 1)
     new = build_network("resnet18", {**options, "visibility": True}, 5, 1)
     before = {name: value.clone() for name, value in new.state_dict().items()}
-    transfer_weights(new, old.state_dict(), same_landmarks=True, n_landmarks=5)
+    transfer_weights(new, old.state_dict())
     for name, value in new.state_dict().items():
         expected = before if name.startswith("1.visibility.") else old.state_dict()
         assert torch.equal(value, expected[name]), name

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.reporter import RecordingReporter
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -16,8 +18,9 @@ from landmarks_fastai.config.loading import validate_config
 from landmarks_fastai.config.options import TrainConfig
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.networks.build import build_network
+from landmarks_fastai.networks.heads import build_head
 from landmarks_fastai.training.run import train_run
-from landmarks_fastai.training.weight_transfer import transfer_weights
+from landmarks_fastai.training.weight_transfer import landmark_layers, transfer_weights
 
 HEAD = {"name": "soft-argmax", "width": 16, "scales": True}
 
@@ -46,20 +49,20 @@ def test_network_of_same_or_greater_depth_predicts_the_same(arch: str) -> None:
     images = torch.rand(2, 3, 64, 64)
     old, new = random_network(), random_network(arch, seed=1)
     assert (predict(old, images) - predict(new, images)).abs().max() > 1e-3
-    transfer_weights(new, old.state_dict(), same_landmarks=True, n_landmarks=5)
+    transfer_weights(new, old.state_dict())
     torch.testing.assert_close(predict(new, images), predict(old, images), rtol=0, atol=1e-6)
 
 
 def test_deeper_network_of_bottlenecks_predicts_the_same() -> None:
     images = torch.rand(1, 3, 64, 64)
     old, new = random_network("resnet50"), random_network("resnet101", seed=1)
-    transfer_weights(new, old.state_dict(), same_landmarks=True, n_landmarks=5)
+    transfer_weights(new, old.state_dict())
     torch.testing.assert_close(predict(new, images), predict(old, images), rtol=0, atol=1e-6)
 
 
 def test_additional_blocks_have_gradients() -> None:
     network = random_network("resnet34", seed=1)
-    transfer_weights(network, random_network().state_dict(), same_landmarks=True, n_landmarks=5)
+    transfer_weights(network, random_network().state_dict())
     network(torch.rand(2, 3, 64, 64)).square().sum().backward()
     norm = network[0][4][2].bn2.weight  # of a block that ResNet18 does not have
     assert (norm == 0).all()
@@ -70,7 +73,7 @@ def test_additional_blocks_have_gradients() -> None:
 def test_network_with_other_channels_predicts_the_same_on_gray(old_channels: int, new_channels: int) -> None:
     gray = torch.rand(2, 1, 64, 64)
     old, new = random_network(channels=old_channels), random_network(channels=new_channels, seed=1)
-    transfer_weights(new, old.state_dict(), same_landmarks=True, n_landmarks=5)
+    transfer_weights(new, old.state_dict())
     predicted_new, predicted_old = (
         predict(network, gray.expand(-1, channels, -1, -1))
         for network, channels in ((new, new_channels), (old, old_channels))
@@ -78,30 +81,67 @@ def test_network_with_other_channels_predicts_the_same_on_gray(old_channels: int
     torch.testing.assert_close(predicted_new, predicted_old, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("landmarks", [5, 7])
-def test_other_landmarks_keep_initial_layers_with_output_per_landmark(landmarks: int) -> None:
-    old, new = random_network(), random_network(landmarks=landmarks, seed=1)
-    before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
-    transfer_weights(new, old.state_dict(), same_landmarks=False, n_landmarks=5)
-    for name, tensor in new.state_dict().items():
-        per_landmark = name.startswith(("1.heatmaps.5", "1.scales.2"))
-        torch.testing.assert_close(tensor, before[name] if per_landmark else old.state_dict()[name])
+PER_LANDMARK = {
+    "linear": {"points", "scales", "visibility"},
+    "lin-relu-lin": {"points", "scales", "visibility"},
+    "soft-argmax": {"heatmaps.5", "scales.2", "visibility.5"},
+    "simcc": {"heatmaps.5", "cells.0", "cells.1", "visibility.5"},
+}
+"""The layers of each head with outputs for each landmark; all other layers do not depend on the landmarks."""
+
+WIDTHS = {"soft-argmax": "width", "simcc": "width", "lin-relu-lin": "hidden"}
+CHANNELS = (8, 16, 32, 64)
+
+
+@settings(max_examples=60)
+@given(
+    name=st.sampled_from(sorted(PER_LANDMARK)),
+    width=st.sampled_from([8, 15, 16, 32, 64]),
+    old_landmarks=st.one_of(st.integers(1, 140), st.sampled_from([4, 8, 16, 32, 64, 128])),
+    new_landmarks=st.one_of(st.none(), st.integers(1, 140)),
+    two_protocols=st.booleans(),
+)
+def test_head_for_other_landmarks_loads_all_layers_but_those_of_the_landmarks(
+    name: str, width: int, old_landmarks: int, new_landmarks: int | None, two_protocols: bool
+) -> None:
+    options = {"name": name, "scales": True, "visibility": True}
+    options |= {WIDTHS[name]: width} if name in WIDTHS else {}
+    options |= {"two_protocols": True} if two_protocols else {}
+
+    def make_network(landmarks: int) -> nn.Module:
+        network = nn.Sequential(nn.Identity(), build_head(options, CHANNELS, landmarks))
+        for parameter in network.parameters():
+            nn.init.normal_(parameter)
+        return network
+
+    old, new = make_network(old_landmarks), make_network(new_landmarks or old_landmarks)
+    before = {key: tensor.clone() for key, tensor in new.state_dict().items()}
+    transfer_weights(new, old.state_dict(), not_loaded=landmark_layers(options, old_landmarks))
+    prefix = "1.head." if two_protocols else "1."
+    for key, tensor in new.state_dict().items():
+        of_landmarks = key.removeprefix(prefix).rpartition(".")[0] in PER_LANDMARK[name]
+        assert torch.equal(tensor, before[key] if of_landmarks else old.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("landmarks", [16, 32, 64])
+def test_head_for_the_same_landmarks_loads_every_layer(landmarks: int) -> None:
+    old, new = random_network(landmarks=landmarks), random_network(landmarks=landmarks, seed=1)
+    transfer_weights(new, old.state_dict())
+    assert all(torch.equal(tensor, old.state_dict()[name]) for name, tensor in new.state_dict().items())
 
 
 def test_layer_of_other_shape_is_not_loaded_in_part() -> None:
     narrow, wide = (build_network("resnet18", {"name": "lin-relu-lin", "hidden": n}, 5, 3) for n in (8, 16))
     nn.init.uniform_(narrow[1].points.bias)
     before = wide[1].points.bias.detach().clone()
-    transfer_weights(wide, narrow.state_dict(), same_landmarks=True, n_landmarks=5)
+    transfer_weights(wide, narrow.state_dict())
     torch.testing.assert_close(wide[1].points.bias.detach(), before)
 
 
 @pytest.mark.parametrize(("old", "new"), [("resnet18", "resnet50"), ("resnet34", "resnet18")])
 def test_backbone_of_other_kind_or_less_depth_raises(old: str, new: str) -> None:
     with pytest.raises(UserError, match="its backbone is of another kind, or deeper"):
-        transfer_weights(
-            random_network(new), random_network(old).state_dict(), same_landmarks=True, n_landmarks=5
-        )
+        transfer_weights(random_network(new), random_network(old).state_dict())
 
 
 # --- runs with model.init_from -------------------------------------------------------------------

@@ -12,9 +12,9 @@ from helpers.drawing import gray_image
 from PIL import Image
 
 from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.visualization.plots import plot_schedule
 from landmarks_fastai.visualization.saving import save_png
 from landmarks_fastai.visualization.style import STYLE
+from landmarks_fastai.visualization.training_plots import plot_schedule
 
 
 def test_saved_image_and_figure_have_their_pixels(tmp_path: Path) -> None:
