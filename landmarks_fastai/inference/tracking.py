@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from landmarks_fastai.geometry import Crop, crop_distance
 from landmarks_fastai.inference.detectors.base import Detector
 from landmarks_fastai.inference.predictor import REFINEMENT_PASSES, Predictor
+from landmarks_fastai.inference.rejection import is_confident
 from landmarks_fastai.inference.smoothing import LandmarkSmoother
 from landmarks_fastai.landmarks import Landmarks
 
@@ -44,6 +45,37 @@ has 40 to 60 % of the maximum and a half-occluded face 75 %.
 
 MAX_MISSED_DETECTIONS = 3
 """Number of detection intervals without a matching detection after which a confident track ends."""
+
+
+DEFAULT_INTERVAL = 0.04
+"""Seconds from a frame to the next one, if the time of the second frame of a video is not later."""
+
+MIN_INTERVAL = 1e-6
+"""Frames that are closer than this, in seconds, have the same time."""
+
+
+class _Clock:
+    """Times that increase from frame to frame, even where the given times do not.
+
+    Duplicate and decreasing times occur in joined recordings and when a clock is set. Such a frame follows
+    the previous one after as much time as that one followed its predecessor; a velocity could not be computed
+    otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._offset, self._interval = 0.0, DEFAULT_INTERVAL
+
+    def __call__(self, time: float) -> float:
+        """Return the time of the next frame in seconds; the given one, unless any was not increasing."""
+        now = time + self._offset
+        if self._last is not None:
+            if now - self._last < MIN_INTERVAL:
+                now = self._last + self._interval
+                self._offset = now - time
+            self._interval = now - self._last
+        self._last = now
+        return now
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +174,9 @@ class Tracker:
         Number of frames from one detection to the next while all tracks are stable.
     single
         The detector finds one object at most, whose detection does not start a second track.
+    min_confidence
+        A track is started, or continued after it was lost, only with at least this confidence
+        (`Landmarks.face_confidence`).
     """
 
     predictor: Predictor
@@ -150,8 +185,11 @@ class Tracker:
     follow: bool = True
     detection_interval: int = DETECTION_INTERVAL
     single: bool = False
+    min_confidence: float = 0.0
     detections: int = field(default=0, init=False)
     """Number of times the detector has run."""
+    discarded: int = field(default=0, init=False)
+    """Number of detected faces that `min_confidence` excluded; a face counts each time it is detected."""
 
     def __post_init__(self) -> None:
         """Start without tracks."""
@@ -159,6 +197,7 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._lost: list[_Track] = []
         self._next_id = self._frame = self._last_detection = 0
+        self._clock = _Clock()
 
     def __call__(self, image: Image, time: float) -> Landmarks:
         """Track the faces of the next frame.
@@ -168,7 +207,8 @@ class Tracker:
         image
             (H, W, 3) uint8 RGB.
         time
-            Time of the frame in seconds; later than that of the previous frame.
+            Time of the frame in seconds. If it is not later than that of the previous frame, the frames are
+            assumed to follow each other as before.
 
         Returns
         -------
@@ -176,6 +216,7 @@ class Tracker:
             Landmarks with track IDs, sorted by track ID.
         """
         self._frame += 1
+        time = self._clock(time)
         previous, self._tracks = self._tracks, []
         if self.follow:
             self._follow(previous, image, time)
@@ -211,16 +252,24 @@ class Tracker:
         if self.single and self._tracks:
             return
         new = [crop for crop in crops if self._is_free(crop, MATCH_DISTANCE)]
+        observations = self._observe(image, new, REFINEMENT_PASSES if self.follow else 0)
         candidates = [
             observed
-            for observed in self._observe(image, new, REFINEMENT_PASSES if self.follow else 0)
-            if observed is not None and self._is_free(observed.crop, DUPLICATE_DISTANCE)
+            for observed in self._discard_unconfident(observations)
+            if self._is_free(observed.crop, DUPLICATE_DISTANCE)
         ]
         for observed in self._continue_lost(candidates, time):
             if self._is_free(observed.crop, DUPLICATE_DISTANCE):
                 track = _Track(self._next_id, LandmarkSmoother() if self.smooth else None)
                 self._next_id += 1
                 self._start(track, observed, time)
+
+    def _discard_unconfident(self, observations: Sequence[_Observation | None]) -> list[_Observation]:
+        """Return the faces of at least `min_confidence`, and count the others."""
+        faces = [one for one in observations if one is not None]
+        kept = [one for one in faces if is_confident(one.landmarks, self.min_confidence)[0]]
+        self.discarded += len(faces) - len(kept)
+        return kept
 
     def _confirm(self, crops: Sequence[Crop]) -> None:
         """Confirm the tracks that match a detected crop, and end those that were missed too often."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.utils.csv_reader import CsvReader
-from landmarks_fastai.utils.files import atomic_write, report_write_errors, write_csv
-from landmarks_fastai.utils.images import find_images, read_image
+from landmarks_fastai.utils.files import partial_path, remove_stale_partials, report_write_errors, write_csv
+from landmarks_fastai.utils.gray_levels import depth_note
+from landmarks_fastai.utils.images import find_images, read_image, read_image_and_depth
+from landmarks_fastai.utils.text import format_count
 from landmarks_fastai.video.reader import VideoFrame
 from landmarks_fastai.video.timing import DEFAULT_RATE, TIME_BASE, average_rate, parse_frame_rate
 
@@ -24,8 +28,17 @@ TIMES_FILE = "times.csv"
 COLUMNS = ("name", "seconds")
 REMEDY = f"correct or delete {TIMES_FILE}, or use --fps"
 
+MAX_SECONDS = 1e9
+"""Later times, 30 years, are refused; up to there, a float is exact to a tenth of `TIME_BASE`."""
+
 FRAME_NAME = re.compile(r"frame_\d{6,}\.png")
 """Names of the files that `FrameFolderWriter` writes."""
+
+MARKER = ("Software", "landmarks-fastai")
+"""Text in each PNG, by which frames are recognized when they are replaced."""
+
+PARTIAL_FOLDER = "frames"
+"""Name for `partial_path`."""
 
 
 class FrameFolderReader:
@@ -54,6 +67,8 @@ class FrameFolderReader:
         Number of frames.
     damage
         Always None: an image that cannot be read is an error.
+    notes
+        Which files were skipped, and which images were scaled, one line each; complete after the last frame.
 
     Raises
     ------
@@ -66,7 +81,10 @@ class FrameFolderReader:
         self.path = Path(path)
         if not self.path.is_dir():
             raise UserError(f"{path}: not a folder of images")
-        self._images = find_images([self.path])
+        self._notes: list[str] = []
+        self._images = find_images([self.path], self._notes.append, ignore=(TIMES_FILE,))
+        self._depths: dict[int, Path] = {}
+        """The first image of each number of bits in use, see `depth_note`."""
         times_file = self.path / TIMES_FILE
         if fps is None and times_file.is_file():
             self._times = _read_times(times_file, self._images)
@@ -90,10 +108,17 @@ class FrameFolderReader:
     def __exit__(self, *_: object) -> None:
         """Do nothing; there is nothing to close."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was skipped or scaled so far, one line each."""
+        return (*self._notes, *(depth_note(path, depth) for depth, path in self._depths.items()))
+
     def __iter__(self) -> Iterator[VideoFrame]:
         """Yield the frames."""
         for index, (path, time) in enumerate(zip(self._images, self._times, strict=True)):
-            image = read_image(path)
+            image, depth = read_image_and_depth(path)
+            if depth is not None:
+                self._depths.setdefault(depth, path)
             height, width = image.shape[:2]
             if (width, height) != self.size:
                 raise UserError(
@@ -104,39 +129,49 @@ class FrameFolderReader:
 
 
 class FrameFolderWriter:
-    """Writes frames as frame_000001.png and so on, and at the end their times as times.csv.
+    """Writes frames as frame_000001.png and so on, and their times as times.csv.
+
+    The files are collected in a hidden subfolder, and are put into the folder at the end of the with block,
+    whatever ends it. If an exception ends it, or no frame was written, the frames of an earlier run are kept
+    instead.
 
     Parameters
     ----------
     path
         The folder; it is created if needed.
     overwrite
-        Allow a folder that is not empty; frames and times of an earlier run in it are deleted.
+        Allow a folder that is not empty; frames and times of an earlier run in it are replaced.
 
     Raises
     ------
     UserError
-        If it is a file, or not empty without `overwrite`.
+        If it is a file, or not empty without `overwrite`, or if files of another origin have the names of
+        frames.
     RunError
         If it cannot be written to.
     """
 
+    notes: tuple[str, ...] = ()
+    """What is changed or left out: nothing."""
+
     def __init__(self, path: str | Path, overwrite: bool = False) -> None:
         self.path = Path(path)
         self._overwrite = overwrite
+        self._partial = partial_path(self.path / PARTIAL_FOLDER)
+        self._earlier: list[str] = []
         self._rows: list[tuple[str, str]] = []
         self._last: Fraction | None = None
 
     def __enter__(self) -> FrameFolderWriter:
-        """Create the folder or delete an earlier run's frames."""
+        """Create the folder, or find the frames of an earlier run."""
         with report_write_errors(self.path):
+            self._new = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
-            existing = list(self.path.iterdir())
-            if existing and not self._overwrite:
+            remove_stale_partials(self.path, [PARTIAL_FOLDER])
+            if not self._overwrite and any(self.path.iterdir()):
                 raise UserError(f"{self.path}: not empty; choose another folder, or use --overwrite")
-            for file in existing:
-                if file.name == TIMES_FILE or FRAME_NAME.fullmatch(file.name):
-                    file.unlink()
+            self._earlier = _written_frames(self.path)
+            self._partial.mkdir()
         return self
 
     def write(self, image: NDArray[np.uint8], time: Fraction) -> None:
@@ -159,21 +194,82 @@ class FrameFolderWriter:
         if self._last is not None and time <= self._last:
             raise ValueError(f"the frame at {float(time):.6f} s is not later than the previous one")
         name = f"frame_{len(self._rows) + 1:06d}.png"
-        with atomic_write(self.path / name) as partial:
+        info = PngInfo()
+        info.add_text(*MARKER)
+        with report_write_errors(self.path / name):
             # higher levels of zlib take ten times as long and save a tenth of the space
-            Image.fromarray(image).save(partial, "PNG", compress_level=1)
+            Image.fromarray(image).save(self._partial / name, "PNG", compress_level=1, pnginfo=info)
         self._rows.append((name, format_time(time)))
         self._last = time
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write the times of the frames that exist, whatever ended the block."""
-        if not self._rows:
-            return
+        """Put the frames into their folder, with their times."""
         try:
-            write_csv(self.path / TIMES_FILE, [COLUMNS, *self._rows])
+            if self._rows and not (kind is not None and self._earlier):
+                self._publish()
         except LandmarksError:
             if kind is None:  # otherwise the exception that ended the block is more informative
                 raise
+        finally:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            if self._new:
+                with suppress(OSError):  # it is not empty
+                    self.path.rmdir()
+
+    def _publish(self) -> None:
+        """Replace the earlier frames by the new ones."""
+        try:
+            with report_write_errors(self.path / TIMES_FILE):
+                write_csv(self._partial / TIMES_FILE, [COLUMNS, *self._rows])
+        except LandmarksError:
+            if not self._earlier:  # frames without times are better than nothing
+                self._move([name for name, _ in self._rows])
+            raise
+        with report_write_errors(self.path):
+            # frames without times tell that the replacement was interrupted
+            (self.path / TIMES_FILE).unlink(missing_ok=True)
+        names = [name for name, _ in self._rows]
+        self._move(names)
+        with report_write_errors(self.path):
+            for name in set(self._earlier) - set(names):
+                (self.path / name).unlink(missing_ok=True)
+        self._move([TIMES_FILE])
+
+    def _move(self, names: Sequence[str]) -> None:
+        for name in names:
+            with report_write_errors(self.path / name):
+                os.replace(self._partial / name, self.path / name)
+
+
+def _written_frames(folder: Path) -> list[str]:
+    """Return the names of the frames that `FrameFolderWriter` has written to a folder.
+
+    Raises
+    ------
+    UserError
+        If files of another origin have the names of frames or times.
+    """
+    frames = [path.name for path in folder.iterdir() if FRAME_NAME.fullmatch(path.name.lower())]
+    foreign = sorted(name for name in frames if not _is_marked(folder / name))
+    if not frames and (folder / TIMES_FILE).exists():
+        foreign = [TIMES_FILE]
+    if foreign:
+        more = f" and {format_count(len(foreign) - 1, 'other file')}" if len(foreign) > 1 else ""
+        raise UserError(
+            f"{folder}: {foreign[0]}{more} would be replaced, but was not written by this program; choose"
+            " another folder"
+        )
+    return frames
+
+
+def _is_marked(path: Path) -> bool:
+    """Return whether a file is a frame that `FrameFolderWriter` wrote."""
+    key, value = MARKER
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return bool(image.info.get(key) == value)
+    except Exception:  # Pillow raises many types of exception
+        return False
 
 
 def format_time(time: Fraction) -> str:
@@ -182,10 +278,15 @@ def format_time(time: Fraction) -> str:
 
 
 def parse_time(text: str) -> Fraction | None:
-    """Return a time in seconds, rounded to a multiple of `TIME_BASE`; None if it is not a finite number."""
+    """Return a time in seconds, rounded to a multiple of `TIME_BASE`.
+
+    None if it is not a number, or not within `MAX_SECONDS`.
+    """
     with suppress(ValueError):
-        if isfinite(float(text)):
-            return round(Fraction(text) / TIME_BASE) * TIME_BASE
+        # as a float, because a Fraction of 1e-9999999 has ten million digits
+        seconds = float(text)
+        if abs(seconds) <= MAX_SECONDS:
+            return round(Fraction(seconds) / TIME_BASE) * TIME_BASE
     return None
 
 
@@ -214,9 +315,9 @@ def _read_rows(path: Path) -> dict[str, Fraction]:
             if tuple(reader.columns) != COLUMNS:
                 raise UserError(f"{path}: the first line must be {','.join(COLUMNS)}; {REMEDY}")
             for line, (name, text) in reader.rows():
-                time = parse_time(text)
+                time = parse_time(text if reader.separator == "," else text.replace(",", "."))
                 if time is None:
-                    raise UserError(f"{reader.at(line)}: {text!r} is not a number of seconds; {REMEDY}")
+                    raise UserError(f"{reader.at(line)}: {text[:40]!r} is not a number of seconds; {REMEDY}")
                 times[name] = time
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); {REMEDY}") from error

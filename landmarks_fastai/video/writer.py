@@ -20,8 +20,15 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.errors import LandmarksError, RunError, UserError
 from landmarks_fastai.utils.files import partial_path, report_write_errors
-from landmarks_fastai.video.audio import AudioTrack
-from landmarks_fastai.video.container import ffmpeg_reason, open_video, start_time_of, video_streams
+from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.video.audio import AudioTracks
+from landmarks_fastai.video.container import (
+    ffmpeg_reason,
+    open_video,
+    silence_ffmpeg,
+    start_time_of,
+    video_streams,
+)
 from landmarks_fastai.video.conversion import BT709, MPEG_RANGE, RGBToYUV, color_matrix, rgb_frame
 from landmarks_fastai.video.timing import check_span
 
@@ -63,8 +70,8 @@ class VideoWriter:
     time_base
         Unit of times in seconds: times are rounded to multiples of it (and to milliseconds in an .mkv).
     audio_from
-        File whose audio, if any, is added: copied if players support its codec in this container, else
-        encoded as AAC.
+        File whose audio tracks, if any, are added with their languages: copied if players support their codec
+        in this container, else encoded as AAC.
     start, end
         Span of the audio in seconds from the beginning of the video in `audio_from`; `start` becomes time 0
         of the new video. None: to the end of `audio_from`.
@@ -75,6 +82,8 @@ class VideoWriter:
     ----------
     encoded
         Number of frames that have been encoded so far.
+    notes
+        What of `audio_from` is changed or left out, one line each.
 
     Raises
     ------
@@ -105,7 +114,8 @@ class VideoWriter:
         self._partial = partial_path(self.path)
         self._output: OutputContainer | None = None
         self._source: InputContainer | None = None
-        self._audio: AudioTrack | None = None
+        self._audio: AudioTracks | None = None
+        self.notes: tuple[str, ...] = ()
         self._last: int | None = None
         """Time of the last frame, in units of the time base."""
         self._queue: deque[Future[None]] = deque()
@@ -171,6 +181,7 @@ class VideoWriter:
         """Open all streams and write the header."""
         import av
 
+        silence_ffmpeg()
         suffix = self.path.suffix.lower()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         output = self._output = av.open(
@@ -190,7 +201,8 @@ class VideoWriter:
             video = next(iter(video_streams(source)), None)
             video_start = Fraction(0) if video is None else start_time_of(video)
             copyable = COPIED_AUDIO[suffix]
-            self._audio = AudioTrack(source, output, copyable, video_start, *self._audio_span)
+            self._audio = AudioTracks(source, output, copyable, video_start, *self._audio_span)
+            self.notes = (*self._audio.notes, *_describe_other_streams(source))
         output.start_encoding()
 
     def _encode(self, frame: av.VideoFrame) -> None:
@@ -270,6 +282,13 @@ def check_video_suffix(path: str | Path) -> None:
         raise UserError(
             f"{path}: videos are written as {', '.join(most)} or {last}; use one of these suffixes"
         )
+
+
+def _describe_other_streams(source: InputContainer) -> list[str]:
+    """Return a line about the streams that are neither video nor audio, and are left out."""
+    counts = {"subtitle track": len(source.streams.subtitles), "data track": len(source.streams.data)}
+    found = [format_count(count, noun) for noun, count in counts.items() if count]
+    return [f"left out: {' and '.join(found)}"] if found else []
 
 
 def _add_h264(

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from landmarks_fastai.inference.smoothing import Cutoffs, LandmarkSmoother, OneEuroFilter, face_size
+from landmarks_fastai.inference.smoothing import (
+    CENTROID_CUTOFFS,
+    SHAPE_CUTOFFS,
+    Cutoffs,
+    LandmarkSmoother,
+    OneEuroFilter,
+    face_size,
+)
 
 FACE = np.array([[70.0, 80], [130, 80], [100, 115], [80, 140], [120, 140]])
 FPS = 25
@@ -188,3 +195,57 @@ def test_smoother_follows_opening_mouth() -> None:
     points[:, 3:, 1] += opening[:, None]
     lag = (points - smooth(points))[20:, 3:, 1].sum() / 2 / opening[-1]
     assert 0 < lag < 1.5
+
+
+# --- values that the benchmarks have chosen -------------------------------------------------------
+
+
+def test_cutoffs_are_those_of_the_benchmark() -> None:
+    assert Cutoffs(minimum=3.0, speed=25.0, derivative=2.0) == CENTROID_CUTOFFS
+    assert Cutoffs(minimum=0.7, speed=25.0, derivative=1.0) == SHAPE_CUTOFFS
+
+
+def test_filter_of_one_unknown_position_filters_the_others() -> None:
+    one_euro, alone = OneEuroFilter(Cutoffs(1.0, 2.0)), OneEuroFilter(Cutoffs(1.0, 2.0))
+    steps = [np.array([[0.0, 0], [5, 5]]), np.array([[np.nan, 0], [6, 5]]), np.array([[3.0, 4], [8, 6]])]
+    steps.append(steps[-1] + 1)
+    filtered = [one_euro(step, 0.1, 10.0) for step in steps]
+    expected = [alone(step[1:], 0.1, 10.0) for step in steps]
+    np.testing.assert_array_equal([points[1] for points in filtered], [points[0] for points in expected])
+    # the first known position is kept as it is, at rest, and the next one is filtered from there
+    np.testing.assert_array_equal(filtered[2][0], [3, 4])
+    fresh = OneEuroFilter(Cutoffs(1.0, 2.0))
+    fresh(steps[2][:1], 0.1, 10.0)
+    np.testing.assert_array_equal(filtered[3][:1], fresh(steps[3][:1], 0.1, 10.0))
+
+
+def cutoff_ratio(**weights: Floats) -> Floats:
+    """Return by how much each landmark moves in the second frame, relative to a smoother without weights."""
+    offset = np.array([[0, 3.0], [0, -3.0], [0, 3.0], [0, -3.0], [0, 0]])  # the centroid does not move
+    moves = []
+    for given_weights in (weights, {}):
+        smoother = LandmarkSmoother()
+        smoother(FACE, 0.0, **given_weights)
+        moves.append((smoother(FACE + 0.001 * offset, 1 / FPS, **given_weights) - FACE)[:4, 1])
+    return np.asarray(moves[0] / moves[1], np.float64)
+
+
+def alpha(cutoff: float) -> float:
+    return 1 / (1 + FPS / (2 * math.pi * cutoff))
+
+
+def test_confidence_below_median_reduces_cutoff_by_squared_ratio() -> None:
+    ratios = cutoff_ratio(confidence=np.array([0.4, 0.8, 0.9, 0.8, 0.8]))
+    # at this tiny motion, the cutoff is that at rest
+    expected = [alpha(0.7 / 4) / alpha(0.7), 1, 1, 1]
+    np.testing.assert_allclose(ratios, expected, atol=0.03)
+
+
+def test_confidence_with_median_zero_has_no_effect() -> None:
+    np.testing.assert_array_equal(cutoff_ratio(confidence=np.array([0.0, 0.0, 0.0, 0.5, 0.5])), 1)
+
+
+def test_visibility_reduces_cutoff_by_squared_ratio_with_a_minimum() -> None:
+    ratios = cutoff_ratio(visibility=np.array([0.45, 0.0, 0.95, np.nan, 1.0]))
+    expected = [alpha(0.7 / 4) / alpha(0.7), alpha(0.7 * 0.05) / alpha(0.7), 1, 1]
+    np.testing.assert_allclose(ratios, expected, atol=0.03)

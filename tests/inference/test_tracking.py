@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from landmarks_fastai.geometry import ROLL_TOLERANCE, Crop, rotate_points
 from landmarks_fastai.inference.detectors.base import Detections
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.inference.smoothing import LandmarkSmoother
-from landmarks_fastai.inference.tracking import REIDENTIFY_SECONDS, Tracker
+from landmarks_fastai.inference.tracking import DEFAULT_INTERVAL, REIDENTIFY_SECONDS, Tracker
 from landmarks_fastai.landmarks import Landmarks
 
 
@@ -312,6 +313,57 @@ def test_smoothing_uses_confidence_of_each_landmark() -> None:
     assert raw[0].confidence[0, 2] < 0.5 * raw[0].confidence[0, 0]
 
 
+# --- frame times ---------------------------------------------------------------------------------
+
+SPEED = 6.0
+"""Pixels per frame of the moving face."""
+
+
+def track_at(times: Sequence[float], smooth: bool = False) -> list[Landmarks]:
+    """Track a face that moves to the right by `SPEED` from frame to frame, at the given times."""
+    scene = Scene()
+    tracker = Tracker(ScenePredictor(scene), scene.detect, smooth=smooth)
+    results = []
+    for index, time in enumerate(times):
+        scene.advance({"a": (80 + SPEED * index, 100)})
+        results.append(tracker(IMAGE, time))
+    return results
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [0.0] * 30,
+        [index // 2 / 25 for index in range(30)],  # each time occurs twice
+        [*(index / 25 for index in range(15)), *(index / 25 for index in range(15))],  # joined recordings
+        [1e6, *(index / 25 for index in range(29))],  # a clock that was set back
+        [index * 1e-320 for index in range(30)],
+    ],
+)
+@pytest.mark.parametrize("smooth", [False, True])
+def test_tracker_equal_or_decreasing_times_keep_the_track(times: list[float], smooth: bool) -> None:
+    results = track_at(times, smooth)
+    assert [faces.track_ids for faces in results] == [(0,)] * len(times)
+    found = np.array([faces.points[0].mean(axis=0) for faces in results])
+    assert np.isfinite(found).all()
+    expected = np.array([faces.points[0].mean(axis=0) for faces in track_at(range(30))])
+    # the landmarks follow the face, and smoothing does not hold them where they were
+    np.testing.assert_allclose(found, expected, atol=SPEED if smooth else 1e-3)
+
+
+def test_tracker_equal_times_are_smoothed_like_the_frames_before() -> None:
+    regular = track_at([index / 25 for index in range(30)], smooth=True)
+    repeated = track_at([min(index, 20) / 25 for index in range(30)], smooth=True)
+    for expected, found in zip(regular, repeated, strict=True):
+        np.testing.assert_allclose(found.points, expected.points, atol=1e-3)
+
+
+def test_tracker_first_two_frames_of_equal_time_are_one_default_interval_apart() -> None:
+    regular = track_at([index * DEFAULT_INTERVAL for index in range(3)], smooth=True)
+    equal = track_at([0.0] * 3, smooth=True)
+    np.testing.assert_allclose(equal[-1].points, regular[-1].points, atol=1e-4)
+
+
 # --- roll ----------------------------------------------------------------------------------------
 
 
@@ -344,3 +396,106 @@ def test_crop_follows_roll_of_face() -> None:
         if frame:
             expected = max(0.0, previous - ROLL_TOLERANCE)
             assert predictor.crops[0].roll == pytest.approx(expected, abs=math.degrees(1e-4))
+
+
+# --- confidence ----------------------------------------------------------------------------------
+
+
+def test_unconfident_face_starts_no_track_and_is_counted(scene: Scene) -> None:
+    tracker = Tracker(ScenePredictor(scene), scene.detect, smooth=False, min_confidence=0.5)
+    scene.false_detections = [Crop(200, 100, 60)]  # with the background's confidence
+    assert track(scene, tracker, [{"a": (60, 60)}] * 3) == [{"a": 0}] * 3
+    assert tracker.discarded == 2  # once by each run of the detector, in frames 0 and 1
+
+
+def test_face_of_exactly_the_minimum_confidence_is_tracked(scene: Scene) -> None:
+    scene.advance({"a": (60, 60)})
+    (face,) = ScenePredictor(scene).predict_crops(IMAGE, [scene.faces["a"]])
+    minimum = float(face.face_confidence[0])
+    tracker = Tracker(ScenePredictor(scene), scene.detect, smooth=False, min_confidence=minimum)
+    assert track(scene, tracker, [{"a": (60, 60)}] * 2) == [{"a": 0}] * 2
+    assert tracker.discarded == 0
+
+
+def test_confirmed_track_survives_lower_confidence(scene: Scene) -> None:
+    tracker = Tracker(ScenePredictor(scene), scene.detect, smooth=False, min_confidence=0.75)
+    assert track(scene, tracker, [{"a": (60, 60)}] * 3) == [{"a": 0}] * 3
+    scene.confidence = 0.7  # above `LOST_CONFIDENCE` times the maximum
+    assert track(scene, tracker, [{"a": (60, 60)}] * 40) == [{"a": 0}] * 40
+    assert tracker.discarded == 0
+
+
+# --- motion --------------------------------------------------------------------------------------
+
+
+class RecordingPredictor(ScenePredictor):
+    """Records the crops of each call; the landmarks are visible with the given probabilities."""
+
+    def __init__(self, scene: Scene, visibility: Sequence[float] = (1, 1, 1)) -> None:
+        super().__init__(scene)
+        self.crops: list[list[Crop]] = []
+        self.refinements: list[int] = []
+        self.visibility = np.array([visibility], np.float32)
+
+    def predict_crops(
+        self, image: NDArray[np.uint8], crops: Sequence[Crop], flip: bool = False, refine: int = 0
+    ) -> Landmarks:
+        self.crops.append(list(crops))
+        self.refinements.append(refine)
+        found = super().predict_crops(image, crops, flip, refine)
+        return replace(found, visibility=np.repeat(self.visibility, len(found), 0))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ((4.0, -3.0), (4.0, -3.0)),
+        ((15.0, 20.0), (7.2, 9.6)),  # 25 px, limited to a fifth of the side of 60 px
+        ((0.0, 0.0), (0.0, 0.0)),
+    ],
+)
+@pytest.mark.parametrize("fps", [25, 50])
+def test_crop_of_next_frame_is_extrapolated(
+    scene: Scene, step: Position, expected: Position, fps: float
+) -> None:
+    predictor = RecordingPredictor(scene)
+    tracker = Tracker(predictor, scene.detect, smooth=False)
+    frames = [{"a": (100 + step[0] * frame, 120 + step[1] * frame)} for frame in range(4)]
+    track(scene, tracker, frames, fps)
+    followed = [crops[0] for crops in predictor.crops if crops][1:]  # the first crop is that of the detection
+    np.testing.assert_allclose(followed[0].center, frames[0]["a"], atol=1e-3)  # still without a velocity
+    crop = followed[-1]
+    last_x, last_y = frames[2]["a"]
+    np.testing.assert_allclose(crop.center, (last_x + expected[0], last_y + expected[1]), atol=1e-3)
+
+
+def test_tracker_smooths_occluded_landmark_more(scene: Scene) -> None:
+    moves = []
+    for visibility in ((1, 1, 1), (0, 1, 1)):
+        scene = Scene()
+        tracker = Tracker(RecordingPredictor(scene, visibility), scene.detect)
+        points = []
+        for side in (60.0, 60.6):  # the shape grows, so that the centroid stays
+            scene.advance({"a": (100, 120, side)})
+            points.append(tracker(IMAGE, scene.frame / FPS).points[0])
+        moves.append(np.hypot(*(points[1] - points[0]).T))
+    assert moves[1][0] < 0.5 * moves[0][0]
+    np.testing.assert_allclose(moves[1][2], moves[0][2], rtol=0.2)
+
+
+def test_unconfirmed_track_releases_its_id(scene: Scene, tracker: Tracker) -> None:
+    scene.false_detections = [Crop(200, 100, 60)]
+    scene.advance({})
+    assert tracker(IMAGE, 0.0).track_ids == (0,)
+    scene.false_detections = []
+    assert track(scene, tracker, [{}] + [{"a": (60, 60)}] * 3) == [{}] + [{"a": 0}] * 3
+
+
+@pytest.mark.parametrize(("follow", "expected"), [(True, 1), (False, 0)])
+def test_crop_of_detection_is_refined_only_if_crops_follow_landmarks(
+    scene: Scene, follow: bool, expected: int
+) -> None:
+    predictor = RecordingPredictor(scene)
+    tracker = Tracker(predictor, scene.detect, smooth=False, follow=follow)
+    track(scene, tracker, [{"a": (60, 60)}])
+    assert predictor.refinements[-1] == expected

@@ -8,12 +8,21 @@ import warnings
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.images import exif_orientation, find_images, image_size, read_image
+from landmarks_fastai.utils import gray_levels
+from landmarks_fastai.utils.image_formats import HAS_AVIF, HAS_HEIF
+from landmarks_fastai.utils.images import (
+    exif_orientation,
+    find_images,
+    image_size,
+    read_image,
+    read_image_and_depth,
+)
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
@@ -26,8 +35,12 @@ def quadrants() -> Image.Image:
     return image
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif", "a.gif"])
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif", "a.gif", "a.ppm", "A.JPG", "a.avif"]
+)
 def test_read_image_reads_format(tmp_path: Path, name: str) -> None:
+    if name == "a.avif" and not HAS_AVIF:
+        pytest.skip("Pillow reads no AVIF")
     quadrants().save(tmp_path / name, quality=95)
     pixels = read_image(tmp_path / name)
     assert pixels.shape == (40, 60, 3)
@@ -98,9 +111,57 @@ def test_read_image_scales_16_bit_gray(tmp_path: Path, suffix: str) -> None:
     assert read_image(gray16(suffix, tmp_path))[0, :, 1].tolist() == [0, 1, 128, 255]
 
 
-def test_read_image_does_not_stretch_dark_16_bit_gray(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 4), 200, np.uint16)).save(tmp_path / "g.png")
-    assert read_image(tmp_path / "g.png").max() == 1
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+@pytest.mark.parametrize(
+    ("highest", "depth"),
+    [(200, 8), (255, 8), (256, 10), (1023, 10), (1024, 12), (4080, 12), (16383, 14), (16384, None)],
+)
+def test_read_image_scales_16_bit_gray_by_bits_in_use(
+    tmp_path: Path, suffix: str, highest: int, depth: int | None
+) -> None:
+    path = tmp_path / f"g.{suffix}"
+    Image.fromarray(np.array([[0, highest // 2, highest]], np.uint16)).save(path)
+    pixels, found = read_image_and_depth(path)
+    white = 2 ** (depth or 16) - 1
+    assert found == depth
+    np.testing.assert_allclose(
+        pixels[0, :, 1], [0, highest // 2 / white * 255, highest / white * 255], atol=0.51
+    )
+
+
+def test_read_image_leaves_black_16_bit_gray_black(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "g.png")
+    pixels, depth = read_image_and_depth(tmp_path / "g.png")
+    assert (pixels.max(), depth) == (0, None)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("shift", [0, 4])
+def test_read_image_scales_16_bit_color_by_bits_in_use(tmp_path: Path, suffix: str, shift: int) -> None:
+    levels = np.array([[[4095, 0, 0], [0, 2048, 100], [4095, 4095, 4095]]], np.uint16) << shift
+    cv2.imwrite(str(tmp_path / f"c.{suffix}"), levels[..., ::-1])
+    pixels, depth = read_image_and_depth(tmp_path / f"c.{suffix}")
+    assert depth == (12 if shift == 0 else None)
+    np.testing.assert_allclose(pixels[0], [[255, 0, 0], [0, 128, 6], [255, 255, 255]], atol=1)
+
+
+def test_read_image_keeps_transparency_of_dark_16_bit_color(tmp_path: Path) -> None:
+    levels = np.array([[[1000, 500, 0, 65535], [1000, 500, 0, 0]]], np.uint16)
+    cv2.imwrite(str(tmp_path / "c.png"), levels[..., [2, 1, 0, 3]])
+    pixels, depth = read_image_and_depth(tmp_path / "c.png")
+    assert depth == 10
+    assert pixels[0].tolist() == [[249, 125, 0], WHITE]
+
+
+def test_read_image_converts_large_images_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gray_levels, "STRIP_PIXELS", 60 * 7)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    quadrants().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(quadrants()))
+    levels = np.arange(60 * 40, dtype=np.uint16).reshape(40, 60)
+    Image.fromarray(levels).save(tmp_path / "g.png")
+    np.testing.assert_allclose(read_image(tmp_path / "g.png")[..., 0], levels / 4095 * 255, atol=0.51)
 
 
 @pytest.mark.parametrize(
@@ -193,12 +254,14 @@ def jpeg_bytes() -> bytes:
         (
             "notes.jpg",
             b"these are notes, not an image\n" * 20,
-            "supported formats: JPEG, PNG, WebP, BMP, TIFF and GIF",
+            "supported formats: JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, AVIF and HEIC",
         ),
         ("half.jpg", jpeg_bytes()[:3000], "truncated"),
         ("huge.png", huge_png(30_000), "178 million pixels"),
         ("large.png", huge_png(13_400), "178 million pixels"),
-        ("portable.ppm", b"P6 1 1 255 \0\0\0", "not an image"),
+        ("sun.ras", b"\x59\xa6\x6a\x95" + bytes(40), "not an image"),
+        ("clip.mp4", b"\0\0\0\x20ftypisom" + bytes(40), "a video, not an image; use the video command"),
+        ("song.mp3", b"ID3" + bytes(40), "an audio file, not an image"),
     ],
 )
 def test_read_image_bad_file_raises_one_line_message(
@@ -260,6 +323,36 @@ def test_find_images_expands_globs_and_removes_duplicates(images: Path) -> None:
         "face [1].jpg",
         "notes.txt",
     ]
+
+
+def test_find_images_reports_skipped_files(images: Path) -> None:
+    for name in ("a.HEIC" if not HAS_HEIF else "a.webm", "clip.MP4", "song.mp3", "no suffix"):
+        (images / name).write_bytes(b"x")
+    notes: list[str] = []
+    assert len(find_images([images], notes.append)) == 4
+    (note,) = notes
+    assert note.startswith(f"{images}: 5 files skipped: ")
+    assert all(part in note for part in (".txt (1)", ".mp4 (1)", ".mp3 (1)", "no suffix (1)"))
+    assert note.endswith("; videos are for the video command")
+    assert HAS_HEIF or "pip install 'landmarks-fastai[heif]'" in note
+    notes.clear()
+    find_images([f"{images}/*.jpg", images / "2.JPG"], notes.append)
+    assert notes == []
+
+
+def test_find_images_names_what_a_folder_without_images_contains(images: Path) -> None:
+    (images / "album" / "3.jpg").unlink()
+    (images / "album" / "clip.mkv").touch()
+    with pytest.raises(
+        UserError, match=r"no images directly in this folder; 1 file skipped: \.mkv \(1\); videos"
+    ):
+        find_images([images / "album"])
+
+
+def test_find_images_ignores_named_files(images: Path) -> None:
+    notes: list[str] = []
+    find_images([images], notes.append, ignore=("notes.txt",))
+    assert notes == []
 
 
 def test_find_images_argument_without_images_raises(images: Path, tmp_path: Path) -> None:

@@ -184,6 +184,153 @@ def test_audio_missing_source_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*c.*"))
 
 
+TRACKS = (("fre", "commentary", False), ("eng", "", True), ("ger", "", False))
+"""Language, title and default flag of the tracks of `write_tracks`."""
+
+
+def write_tracks(path: Path, codec: str, count: int = 25) -> Path:
+    """Write gray frames with tones of 200, 400 and 800 Hz as three tracks."""
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=RATE)
+        video.width, video.height = 64, 48
+        tracks = []
+        for language, title, default in TRACKS:
+            track = output.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
+            track.metadata["language"] = language
+            if title:
+                track.metadata["title"] = title
+            track.disposition = av.stream.Disposition.default if default else av.stream.Disposition(0)
+            tracks.append(track)
+        for index in range(count):
+            frame = av.VideoFrame.from_ndarray(gray_frame(index), format="rgb24")
+            frame.pts, frame.time_base = index, 1 / RATE
+            output.mux(video.encode(frame))
+            samples = np.arange(index * SAMPLES_PER_FRAME, (index + 1) * SAMPLES_PER_FRAME)
+            for track, hertz in zip(tracks, (200, 400, 800), strict=True):
+                wave = 8000 * np.sin(2 * np.pi * hertz * samples / SAMPLE_RATE)
+                sound = audio_frame(wave.astype(np.int16)[None], "mono", SAMPLE_RATE, int(samples[0]))
+                output.mux(track.encode(sound))
+        for stream in (video, *tracks):
+            output.mux(stream.encode(None))
+    return path
+
+
+def read_pitch(path: Path, track: int) -> float:
+    """Return the frequency in Hz of a track, from the zero crossings in its middle."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
+        stream = container.streams.audio[track]
+        parts = [p.to_ndarray()[0] for frame in container.decode(stream) for p in resampler.resample(frame)]
+    signal = np.concatenate(parts)[SAMPLE_RATE // 4 : SAMPLE_RATE * 3 // 4]
+    return float(np.count_nonzero(np.diff(np.signbit(signal)))) / 2 / (len(signal) / SAMPLE_RATE)
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "name", "languages"),
+    [
+        ("a.mkv", "aac", "b.mkv", ["fre", "eng", "ger"]),
+        ("a.mkv", "aac", "b.mp4", ["fre", "eng", "ger"]),
+        ("a.mp4", "aac", "b.mkv", ["fre", "eng", "ger"]),
+        ("a.mkv", "pcm_s16le", "b.mp4", ["fre", "eng", "ger"]),
+        ("a.mkv", "aac", "b.mov", ["fra", "eng", "ger"]),
+    ],
+)
+def test_all_audio_tracks_are_kept(
+    tmp_path: Path, source: str, codec: str, name: str, languages: list[str]
+) -> None:
+    write_tracks(tmp_path / source, codec)
+    with VideoWriter(tmp_path / name, (64, 48), RATE, 1 / RATE, audio_from=tmp_path / source) as writer:
+        for index in range(25):
+            writer.write(gray_frame(index), index / RATE)
+    with av.open(str(tmp_path / name)) as container:
+        tracks = container.streams.audio
+        # QuickTime leaves out the language of English, its default
+        assert [track.metadata.get("language", "eng") for track in tracks] == languages
+        assert [bool(track.disposition & av.stream.Disposition.default) for track in tracks] == [0, 1, 0]
+        if source == "a.mkv" and name == "b.mkv":
+            assert [track.metadata.get("title", "") for track in tracks] == ["commentary", "", ""]
+    pitches = [read_pitch(tmp_path / name, track) for track in range(3)]
+    np.testing.assert_allclose(pitches, (200, 400, 800), rtol=0.02)
+    encoded = codec == "pcm_s16le"
+    assert len(writer.notes) == (3 if encoded else 0)
+    if encoded:
+        assert writer.notes[1] == (
+            "audio track 2 is encoded as AAC, because players do not support pcm_s16le in this container"
+        )
+
+
+def test_audio_tracks_start_with_the_span(tmp_path: Path) -> None:
+    write_tracks(tmp_path / "a.mkv", "aac", count=50)
+    options = {"audio_from": tmp_path / "a.mkv", "start": 0.8, "end": 1.6}
+    with VideoWriter(tmp_path / "b.mp4", (64, 48), RATE, 1 / RATE, **options) as writer:
+        for index in range(20):
+            writer.write(gray_frame(index), index / RATE)
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        for track in container.streams.audio:
+            assert float(track.duration * track.time_base) == pytest.approx(0.8, abs=0.1)
+
+
+def test_invalid_bytes_of_metadata_are_replaced(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        track = output.add_stream("aac", rate=SAMPLE_RATE)
+        track.metadata.update(language="xyz", title="voice~")
+        samples = np.zeros((1, 2 * SAMPLES_PER_FRAME), np.int16)
+        output.mux(track.encode(audio_frame(samples, "stereo", SAMPLE_RATE, 0)))
+        output.mux(track.encode(None))
+    content = (tmp_path / "a.mkv").read_bytes()
+    assert b"voice~" in content
+    assert b"xyz" in content
+    (tmp_path / "a.mkv").write_bytes(content.replace(b"voice~", b"voice\xff").replace(b"xyz", b"xy\xff"))
+    notes = {}
+    for name in ("b.mkv", "b.mov"):
+        with VideoWriter(tmp_path / name, (64, 48), RATE, 1 / RATE, audio_from=tmp_path / "a.mkv") as writer:
+            writer.write(gray_frame(0), Fraction(0))
+        notes[name] = writer.notes
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        assert container.streams.audio[0].metadata["title"] == "voice\ufffd"
+    assert notes["b.mov"] == (
+        "audio track 1 loses its language (xy\ufffd), which a .mov cannot store; use .mkv or .mp4",
+    )
+
+
+def test_language_that_mov_cannot_store_is_noted(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        track = output.add_stream("aac", rate=SAMPLE_RATE)
+        track.metadata["language"] = "hrv"
+        samples = np.zeros((1, 2 * SAMPLES_PER_FRAME), np.int16)
+        output.mux(track.encode(audio_frame(samples, "stereo", SAMPLE_RATE, 0)))
+        output.mux(track.encode(None))
+    notes = {}
+    for name in ("b.mov", "b.mp4"):
+        with VideoWriter(tmp_path / name, (64, 48), RATE, 1 / RATE, audio_from=tmp_path / "a.mkv") as writer:
+            writer.write(gray_frame(0), Fraction(0))
+        notes[name] = writer.notes
+    assert notes["b.mp4"] == ()
+    assert notes["b.mov"] == (
+        "audio track 1 loses its language (hrv), which a .mov cannot store; use .mkv or .mp4",
+    )
+
+
+def test_subtitles_are_noted_as_left_out(tmp_path: Path, fifty_frames: Path) -> None:
+    text = tmp_path / "a.srt"
+    text.write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
+    with (
+        av.open(str(fifty_frames)) as video,
+        av.open(str(text)) as subtitles,
+        av.open(str(tmp_path / "a.mkv"), "w") as output,
+    ):
+        sources = (video.streams.video[0], subtitles.streams.subtitles[0])
+        streams = [output.add_stream_from_template(stream) for stream in sources]
+        for container, stream in zip((video, subtitles), streams, strict=True):
+            for packet in container.demux():
+                if packet.dts is not None:
+                    packet.stream = stream
+                    output.mux(packet)
+    with VideoWriter(tmp_path / "b.mp4", (64, 48), RATE, 1 / RATE, audio_from=tmp_path / "a.mkv") as writer:
+        writer.write(gray_frame(0), Fraction(0))
+    assert writer.notes == ("left out: 1 subtitle track",)
+
+
 class CountingContainer:
     """An open source file that counts the packets read from it."""
 

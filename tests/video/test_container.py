@@ -11,13 +11,18 @@ from helpers.clips import (
     RATE,
     assert_reader_refuses,
     quadrant_frame,
+    read_gray_clip,
+    write_clip,
     write_gray_clip,
     write_noise_clip,
     write_wav,
 )
 from PIL import Image
 
+from landmarks_fastai.video import container as container_module
 from landmarks_fastai.video.container import duration_of, open_video, select_video_stream, video_streams
+from landmarks_fastai.video.reader import VideoReader
+from landmarks_fastai.video.writer import VideoWriter
 
 av = pytest.importorskip("av")
 
@@ -69,7 +74,40 @@ def test_open_video_image_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_select_video_stream_audio_file_is_refused(tmp_path: Path) -> None:
-    assert_reader_refuses(write_wav(tmp_path / "a.wav"), "has no video stream")
+    assert_reader_refuses(write_wav(tmp_path / "a.wav"), "an audio file, not a video; it has no video stream")
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["00:00:1e-99999999", "00:00:00001/0", "00:00:nan", "9" * 18, "-1:-1:-1", "::", "00:99999999999:00"],
+)
+def test_absurd_duration_tag_of_matroska_is_ignored(tmp_path: Path, tag: str) -> None:
+    path = write_gray_clip(tmp_path / "a.mkv", 20)
+    content = path.read_bytes()
+    assert content.count(b"00:00:00.800000000") == 1
+    path.write_bytes(content.replace(b"00:00:00.800000000", tag.encode().ljust(18, b"\0")))
+    with open_video(path) as opened:
+        # the only stream ends with the container
+        assert duration_of(opened, select_video_stream(opened, path)) == Fraction(20, 25)
+    assert read_gray_clip(path)[1] == list(range(20))
+
+
+def test_video_of_large_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gray_clip(tmp_path / "a.ts", 20)
+    monkeypatch.setattr(container_module, "MAX_FRAME_PIXELS", 64 * 48 - 1)
+    assert_reader_refuses(path, r"a\.ts: 64 x 48 px per frame, more than .*; reduce its size first")
+
+
+def test_frames_that_become_large_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = write_gray_clip(tmp_path / "a.ts", 20).read_bytes()
+    large = write_clip(tmp_path / "b.ts", [quadrant_frame(640, 480)] * 20).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(small + large)
+    with VideoReader(tmp_path / "joined.ts") as reader:
+        assert len(list(reader)) == 40
+    monkeypatch.setattr(container_module, "MAX_FRAME_PIXELS", 200 * 200)
+    with VideoReader(tmp_path / "joined.ts") as reader:
+        assert len(list(reader)) <= 20
+        assert reader.damage is not None
 
 
 def test_open_video_does_not_follow_playlists(tmp_path: Path, fifty_frames: Path) -> None:
@@ -107,3 +145,17 @@ def test_select_video_stream_after_audio_stream(tmp_path: Path) -> None:
         output.mux([*video.encode(None), *audio.encode(None)])
     with open_video(path) as opened:
         assert select_video_stream(opened, path).index == 1
+
+
+def test_opening_a_video_turns_off_messages_with_which_threads_would_wait_for_each_other(
+    tmp_path: Path,
+) -> None:
+    path = write_noise_clip(tmp_path / "a.mp4")
+    logging = pytest.importorskip("av.logging")
+    logging.set_level(logging.ERROR)  # what torchvision 0.21 does
+    open_video(path).close()
+    assert logging.get_level() is None
+    logging.set_level(logging.ERROR)
+    with VideoWriter(tmp_path / "b.mp4", (64, 48), RATE, 1 / RATE) as writer:
+        writer.write(quadrant_frame(), Fraction(0))
+    assert logging.get_level() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -87,9 +88,16 @@ def test_parse_time_restores_formatted_time_exactly(ticks: int) -> None:
     assert parse_time(format_time(ticks * TIME_BASE)) == ticks * TIME_BASE
 
 
-@pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "-inf", "1e999", "1e300", "-1e10", "1/3"])
 def test_parse_time_of_other_text_is_none(text: str) -> None:
     assert parse_time(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "time"), [("1e-9999999", 0), ("1e-99999999999", 0), ("2.5e-1", Fraction(1, 4)), ("1e6", 10**6)]
+)
+def test_parse_time_of_small_exponent_is_fast(text: str, time: Fraction) -> None:
+    assert parse_time(text) == time
 
 
 def test_writer_times_file_has_name_and_seconds(tmp_path: Path) -> None:
@@ -127,6 +135,26 @@ def test_reader_times_file_with_byte_order_mark_is_read(tmp_path: Path) -> None:
     text = "name,seconds\r\nframe_000001.png,2.5\r\nframe_000002.png,4\r\n"
     (tmp_path / "times.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert read_folder(tmp_path)[0] == [0, Fraction(3, 2)]
+
+
+def test_reader_times_file_with_decimal_commas_is_read(tmp_path: Path) -> None:
+    write_folder(tmp_path, [Fraction(0), Fraction(1)])
+    (tmp_path / "times.csv").write_text("name;seconds\nframe_000001.png;2,5\nframe_000002.png;4\n")
+    assert read_folder(tmp_path)[0] == [0, Fraction(3, 2)]
+
+
+def test_reader_notes_skipped_files_and_bits_in_use(tmp_path: Path) -> None:
+    for index in range(3):
+        Image.fromarray(np.full((8, 12), 4000, np.uint16)).save(tmp_path / f"{index}.png")
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "times.csv").write_text("name,seconds\n0.png,0\n1.png,1\n2.png,2\n")
+    with FrameFolderReader(tmp_path) as reader:
+        assert next(iter(reader)).image.max() == 249
+        assert list(reader)
+        assert reader.notes == (
+            f"{tmp_path}: 1 file skipped: .mp4 (1); videos are for the video command",
+            f"{tmp_path / '0.png'}: 16 bits per level, of which 12 are in use; 4095 is shown as white",
+        )
 
 
 @pytest.mark.parametrize(
@@ -208,19 +236,65 @@ def test_writer_overwrite_deletes_only_its_own_frames(tmp_path: Path) -> None:
     )
 
 
-def test_writer_exception_keeps_frames_and_times(tmp_path: Path) -> None:
-    def write_and_interrupt(frames: int) -> None:
-        with FrameFolderWriter(tmp_path, overwrite=True) as writer:
-            for index in range(frames):
-                writer.write(indexed_frame(index), Fraction(index, 7))
+@pytest.mark.parametrize("frames", [0, 1, 4])
+def test_writer_exception_keeps_new_frames_or_those_that_they_would_replace(
+    tmp_path: Path, frames: int
+) -> None:
+    def write_and_interrupt(count: int, offset: int) -> None:
+        with FrameFolderWriter(tmp_path / "new", overwrite=True) as writer:
+            for index in range(count):
+                writer.write(indexed_frame(offset + index), Fraction(index, 25))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_and_interrupt(3)
-    assert read_folder(tmp_path)[1] == [0, 1, 2]
-    with pytest.raises(KeyboardInterrupt):
-        write_and_interrupt(0)
+        write_and_interrupt(0, 0)
     assert os.listdir(tmp_path) == []
+    with pytest.raises(KeyboardInterrupt):
+        write_and_interrupt(3, 0)
+    expected = [Fraction(index, 25) for index in range(3)], [0, 1, 2]
+    assert read_folder(tmp_path / "new") == expected
+    with pytest.raises(KeyboardInterrupt):
+        write_and_interrupt(frames, 50)
+    assert read_folder(tmp_path / "new") == expected
+    assert len(os.listdir(tmp_path / "new")) == 4
+
+
+def test_writer_without_frames_keeps_those_of_an_earlier_run(tmp_path: Path) -> None:
+    write_folder(tmp_path, [Fraction(0), Fraction(1)])
+    write_folder(tmp_path, [], overwrite=True)
+    assert read_folder(tmp_path)[1] == [0, 1]
+
+
+def test_writer_shows_no_new_frame_until_the_end(tmp_path: Path) -> None:
+    write_folder(tmp_path, [Fraction(0), Fraction(1)])
+    with FrameFolderWriter(tmp_path, overwrite=True) as writer:
+        writer.write(indexed_frame(99), Fraction(0))
+        assert read_folder(tmp_path)[1] == [0, 1]
+    assert read_folder(tmp_path)[1] == [99]
+
+
+@pytest.mark.parametrize("name", ["frame_000001.png", "FRAME_000002.png", "frame_000003.png", "times.csv"])
+def test_writer_never_replaces_files_of_another_origin(tmp_path: Path, name: str) -> None:
+    if name == "frame_000003.png":  # even next to frames of its own
+        write_folder(tmp_path, [Fraction(0)])
+    if name == "times.csv":
+        (tmp_path / name).write_text("name,seconds\n")
+    else:
+        Image.fromarray(indexed_frame(7)).save(tmp_path / name)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=rf"{name} would be replaced, but was not written by this program"):
+        write_folder(tmp_path, [Fraction(0)], overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_writer_removes_frames_that_a_killed_process_left(tmp_path: Path) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    stale = tmp_path / f".frames.{process.pid}"
+    stale.mkdir()
+    (stale / "frame_000001.png").touch()
+    write_folder(tmp_path, [Fraction(0)])
+    assert sorted(os.listdir(tmp_path)) == ["frame_000001.png", "times.csv"]
 
 
 def test_writer_times_must_increase(tmp_path: Path) -> None:
