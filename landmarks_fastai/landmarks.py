@@ -93,6 +93,11 @@ class Landmarks:
         """(N, K) mask of the landmarks that are more probably occluded than visible; False if unknown."""
         return np.asarray(self.visibility < MIN_VISIBILITY)
 
+    @property
+    def face_confidence(self) -> Floats:
+        """(N,) mean confidence of the landmarks of each face; NaN if one is unknown."""
+        return np.asarray(self.confidence.mean(axis=1, dtype=np.float64), np.float32)
+
     @classmethod
     def empty(cls, schema: LandmarkSchema) -> Landmarks:
         """Return the landmarks of no face."""

@@ -76,8 +76,8 @@ def torch_backend(network: nn.Module, header: ModelHeader, device: str) -> Backe
     return run
 
 
-def onnx_backend(model: LoadedModel) -> tuple[Backend, str]:
-    """Return a backend that runs an ONNX Runtime session (normalization included), and its device."""
+def onnx_backend(model: LoadedModel) -> Backend:
+    """Return a backend that runs an ONNX Runtime session (normalization included)."""
     session: Any = model.session
     available = [output.name for output in session.get_outputs()]
     outputs = [name for name in ("points", "scales", "visibility") if name in available]
@@ -86,4 +86,4 @@ def onnx_backend(model: LoadedModel) -> tuple[Backend, str]:
         images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32)
         return tuple(session.run(outputs, {"image": images}))
 
-    return run, "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+    return run

@@ -13,6 +13,7 @@ from landmarks_fastai.geometry import Crop
 from landmarks_fastai.inference.averaging import average_landmarks
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.landmarks import Landmarks
+from landmarks_fastai.model_files.header import ModelHeader
 
 
 class Ensemble(Predictor):
@@ -31,8 +32,12 @@ class Ensemble(Predictor):
         shapes = [member.header.mean_shape for member in members]
         mean_shape = None if None in shapes else np.mean(np.array(shapes, np.float64), axis=0).tolist()
         self.header = members[0].header.model_copy(update={"mean_shape": mean_shape})
-        self.device = members[0].device
         self._members = tuple(members)
+
+    @property
+    def headers(self) -> tuple[ModelHeader, ...]:
+        """The header of each model."""
+        return tuple(header for member in self._members for header in member.headers)
 
     @property
     def name(self) -> str:
@@ -43,6 +48,17 @@ class Ensemble(Predictor):
     def predicts_visibility(self) -> bool:
         """Whether any of the models predicts visibility."""
         return any(member.predicts_visibility for member in self._members)
+
+    @property
+    def estimates_confidence(self) -> bool:
+        """Whether all models estimate confidence."""
+        return all(member.estimates_confidence for member in self._members)
+
+    @property
+    def default_min_confidence(self) -> float:
+        """Mean of the defaults of the models; 0 if one of them does not estimate confidence."""
+        defaults = [member.default_min_confidence for member in self._members]
+        return float(np.mean(defaults)) if self.estimates_confidence else 0.0
 
     @property
     def synthetic(self) -> bool:

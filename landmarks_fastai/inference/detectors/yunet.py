@@ -20,6 +20,7 @@ from landmarks_fastai.inference.detectors.base import (
 )
 from landmarks_fastai.utils.download import download
 from landmarks_fastai.utils.files import file_sha256
+from landmarks_fastai.utils.opencv import ERRORS, opencv_log_level
 from landmarks_fastai.utils.progress import Progress
 
 URL = (
@@ -64,7 +65,16 @@ def download_yunet(
     """
     target = cache / url.rpartition("/")[2]
     hint = f"choose another --detector, or put the file at {target} yourself"
-    return download(url, target, sha256, progress, digest=file_sha256, hint=hint, sleep=sleep)
+    return download(
+        url,
+        target,
+        sha256,
+        progress,
+        about="the weights of the face detector YuNet",
+        digest=file_sha256,
+        hint=hint,
+        sleep=sleep,
+    )
 
 
 def open_yunet(
@@ -99,9 +109,8 @@ def open_yunet(
     side, lock = INPUT_SIZE, Lock()
     # as bytes: on Windows OpenCV cannot open paths with characters outside the system's code page
     weights = np.frombuffer(get_weights(cache, progress).read_bytes(), np.uint8)
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 logs a warning
-    detector = cv2.FaceDetectorYN.create("onnx", weights, np.empty(0, np.uint8), (side, side))
-    cv2.utils.logging.setLogLevel(level)
+    with opencv_log_level(cv2, ERRORS):  # OpenCV 5 logs a warning
+        detector = cv2.FaceDetectorYN.create("onnx", weights, np.empty(0, np.uint8), (side, side))
 
     def detect(image: NDArray[np.uint8]) -> Detections:
         small, scale = shrink(image, side / max(image.shape[:2]))
