@@ -9,6 +9,7 @@ import typer
 from landmarks_fastai.cli.options import (
     DetectorOption,
     DeviceOption,
+    MinConfidenceOption,
     ModelsOption,
     NoSmoothOption,
     TrustOption,
@@ -23,6 +24,7 @@ def live(
     models: ModelsOption = None,
     no_smooth: NoSmoothOption = False,
     detector: DetectorOption = "auto",
+    min_confidence: MinConfidenceOption = None,
     device: DeviceOption = "auto",
     trust_pickle: TrustOption = False,
 ) -> None:
@@ -41,5 +43,6 @@ def live(
     from landmarks_fastai.commands.window import check_display
 
     check_display()
-    result = run_live(camera, open_tracker(models, device, trust_pickle, detector, smooth=not no_smooth))
+    smooth = not no_smooth
+    result = run_live(camera, open_tracker(models, device, trust_pickle, detector, smooth, min_confidence))
     typer.echo(f"{format_count(result.frames, 'frame')}, {result.fps:.1f} frames/s")

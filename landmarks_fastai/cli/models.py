@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from landmarks_fastai.inference.predictor import Predictor
     from landmarks_fastai.inference.tracking import Tracker
 
-SYNTHETIC_WARNING = (
-    "warning: this model was trained on synthetic faces only; its landmarks on photos are not reliable"
-)
-
 
 def choose_models(models: Sequence[Path] | None) -> list[Path]:
     """Return the files of the given models, or of the default model, and print them.
@@ -50,8 +46,10 @@ def open_predictor(models: Sequence[Path] | None, device: str, trust_pickle: boo
 
 def warn_if_synthetic(predictor: Predictor) -> None:
     """Print a warning to stderr if a model was trained on synthetic data."""
+    from landmarks_fastai.model_files.header import SYNTHETIC_WARNING
+
     if predictor.synthetic:
-        typer.echo(SYNTHETIC_WARNING, err=True)
+        typer.echo(f"warning: {SYNTHETIC_WARNING}", err=True)
 
 
 def note_search(requested: str, chosen: str, remedy: str) -> None:
@@ -72,15 +70,22 @@ def open_named_detector(name: str, predictor: Predictor) -> Detector:
 
 
 def open_tracker(
-    models: Sequence[Path] | None, device: str, trust_pickle: bool, detector: str, smooth: bool
+    models: Sequence[Path] | None,
+    device: str,
+    trust_pickle: bool,
+    detector: str,
+    smooth: bool,
+    min_confidence: float | None = None,
 ) -> Tracker:
     """Open a tracker for a video or camera; see `open_predictor` for the models."""
-    from landmarks_fastai.inference.face_detection import NO_DETECTOR, SEARCH, choose_detector
+    from landmarks_fastai.inference.face_detection import FACE_DETECTORS, NO_DETECTOR, SEARCH, choose_detector
+    from landmarks_fastai.inference.rejection import choose_min_confidence
     from landmarks_fastai.inference.tracking import Tracker
 
     predictor = open_predictor(models, device, trust_pickle)
     warn_if_synthetic(predictor)
     name = choose_detector(detector, predictor.header)
+    minimum = choose_min_confidence(min_confidence, predictor, name in FACE_DETECTORS)
     note_search(detector, name, "the landmarks are then tracked")
     # without a detector the center crop of every frame is used, as in the original project
     return Tracker(
@@ -89,4 +94,5 @@ def open_tracker(
         smooth=smooth,
         follow=name != NO_DETECTOR,
         single=name == SEARCH,
+        min_confidence=minimum,
     )

@@ -99,7 +99,17 @@ RefineOption = Annotated[
         min=0,
         max=5,
         help="Number of refinement passes: the crop is re-estimated from the predicted landmarks, and the"
-        " model runs again. Default: 1.",
+        " model runs again. Default: 1, or 0 for a model without a mean shape.",
+    ),
+]
+MinConfidenceOption = Annotated[
+    Optional[float],
+    typer.Option(
+        "--min-confidence",
+        min=0.0,
+        max=1.0,
+        help="Discard detected faces whose landmarks have a lower mean confidence, from 0 to 1. Default: 0.55"
+        " times that of the model's mean error (0.50 for resnet18), but 0 without a face detector.",
     ),
 ]
 NoSmoothOption = Annotated[bool, typer.Option("--no-smooth", help="Do not smooth the landmarks over time.")]

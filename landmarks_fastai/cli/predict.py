@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -14,15 +14,19 @@ from landmarks_fastai.cli.options import (
     DataOption,
     DetectorOption,
     DeviceOption,
+    MinConfidenceOption,
     ModelsOption,
+    OverwriteOption,
     RefineOption,
     TrustOption,
 )
-from landmarks_fastai.errors import UserError
+from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.utils.text import format_count
 
 if TYPE_CHECKING:
     from landmarks_fastai.commands.landmark_files import ImageResult
+    from landmarks_fastai.commands.prediction_folder import Existing
+    from landmarks_fastai.commands.prediction_outputs import Outputs
     from landmarks_fastai.data.box_files import ImageBox
     from landmarks_fastai.inference.detectors.base import Detector
     from landmarks_fastai.inference.predictor import Predictor
@@ -43,12 +47,44 @@ class ImageOptions:
     boxes: Path | None
     detector: str
     refine: int | None
+    min_confidence: float | None
     names: bool
+    resume: bool
 
     @property
     def given(self) -> bool:
         """Whether any option differs from its default."""
-        return self != ImageOptions(False, False, (), None, None, "auto", None, False)
+        return self != ImageOptions(False, False, (), None, None, "auto", None, None, False, False)
+
+    @property
+    def outputs(self) -> Outputs:
+        """The files of landmarks to write; landmarks.json if none is chosen."""
+        from landmarks_fastai.commands.prediction_outputs import Outputs
+
+        return Outputs(self.json or not (self.csv or self.formats), self.csv, self.formats)
+
+    def choose_min_confidence(self, predictor: Predictor) -> float:
+        """Return the minimum confidence of the faces that are found."""
+        from landmarks_fastai.inference.face_detection import FACE_DETECTORS, choose_detector
+        from landmarks_fastai.inference.rejection import choose_min_confidence
+
+        detector = choose_detector(self.detector, predictor.header)
+        return choose_min_confidence(self.min_confidence, predictor, detector in FACE_DETECTORS)
+
+    def describe(self, predictor: Predictor, models: Sequence[Path]) -> dict[str, Any]:
+        """Return what determines the results, by the keys of `prediction_folder.OPTIONS`."""
+        from landmarks_fastai.inference.face_detection import choose_detector
+        from landmarks_fastai.utils.files import file_sha256
+
+        return {
+            "models": [file_sha256(path) for path in models],
+            "detector": choose_detector(self.detector, predictor.header),
+            "refine": predictor.default_refine if self.refine is None else self.refine,
+            "min_confidence": self.choose_min_confidence(predictor),
+            "names": self.names,
+            "boxes": self.box if self.boxes is None else file_sha256(self.boxes),
+            "outputs": self.outputs.names,
+        }
 
 
 def predict(
@@ -58,8 +94,14 @@ def predict(
     ] = None,
     models: ModelsOption = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the drawings and the landmarks.", metavar="FOLDER")
-    ] = Path("predictions"),
+        Optional[Path],
+        typer.Option(
+            "--out",
+            help="Folder for the drawings and the landmarks. Default: predictions, or predictions-2, … if"
+            " that contains results; with --resume or --overwrite, the last of them.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Write landmarks.json (the default without --csv and --format).")
     ] = False,
@@ -92,6 +134,7 @@ def predict(
     ] = None,
     detector: DetectorOption = "auto",
     refine: RefineOption = None,
+    min_confidence: MinConfidenceOption = None,
     names: Annotated[bool, typer.Option("--names", help="Draw the names of the landmarks.")] = False,
     use_dataset: Annotated[
         bool,
@@ -101,12 +144,20 @@ def predict(
         ),
     ] = False,
     data: DataOption = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Keep the results in --out, and add the images that are not done; same options."
+        ),
+    ] = False,
+    overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
     trust_pickle: TrustOption = False,
 ) -> None:
     """Predict the landmarks of faces in images.
 
-    Draws the landmarks of all detected faces and writes their coordinates to a file.
+    Draws the landmarks of all detected faces and writes their coordinates to a file. After Ctrl-C, the file
+    contains the images that are done, and --resume goes on.
 
     For example:
 
@@ -125,21 +176,55 @@ def predict(
       landmarks-fastai predict --use-dataset --data synthetic
     """
     labels = tuple(name for name in dict.fromkeys(formats or ()) if name != JSON)
-    options = ImageOptions(json or JSON in (formats or ()), csv, labels, box, boxes, detector, refine, names)
+    options = ImageOptions(
+        json or JSON in (formats or ()),
+        csv,
+        labels,
+        box,
+        boxes,
+        detector,
+        refine,
+        min_confidence,
+        names,
+        resume,
+    )
     _check_options(use_dataset, images, data, options)
+    if use_dataset:
+        _draw_samples(models, device, trust_pickle, data, out, overwrite)
+        return
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite exclude each other; remove one of them")
     if box is not None:
         parse_box(box)
-    from landmarks_fastai.cli.models import open_predictor, warn_if_synthetic
+    from landmarks_fastai.cli.models import choose_models, warn_if_synthetic
+    from landmarks_fastai.commands.prediction_folder import Existing, check_available, choose_folder
+    from landmarks_fastai.inference.ensemble import open_predictors
+
+    existing = Existing.OVERWRITE if overwrite else Existing.RESUME if resume else Existing.REFUSE
+    paths = _find_images(images or [])
+    out = choose_folder(existing) if out is None else out
+    check_available(out, options.outputs, existing)
+    given = _read_boxes(paths, options)
+    files = choose_models(models)
+    predictor = open_predictors(files, device, trust_pickle)
+    warn_if_synthetic(predictor)
+    _predict_images(predictor, files, paths, out, given, options, existing)
+
+
+def _find_images(arguments: Sequence[str]) -> list[Path]:
+    """Return the images of the arguments, without drawings of earlier results."""
+    from landmarks_fastai.commands.prediction_folder import split_drawings
     from landmarks_fastai.utils.images import find_images
 
-    paths = find_images(images) if images else []
-    given = _read_boxes(paths, options)
-    predictor = open_predictor(models, device, trust_pickle)
-    if use_dataset:
-        _draw_samples(predictor, data, out)
-        return
-    warn_if_synthetic(predictor)
-    _predict_images(predictor, paths, out, given, options)
+    images, drawings = split_drawings(find_images(arguments, typer.echo))
+    if drawings:
+        count = format_count(len(drawings), "drawing")
+        if not images:
+            raise UserError(
+                f"{drawings[0].parent}: contains only {count} of earlier predictions; name images"
+            )
+        typer.echo(f"{drawings[0].parent}: {count} of earlier predictions left out")
+    return images
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
@@ -179,88 +264,99 @@ def _check_options(
         raise UserError("--data has an effect with --use-dataset only; remove it")
     if use_dataset and options.given:
         raise UserError(
-            "--json, --csv, --format, --box, --boxes, --detector, --refine and --names have no effect with"
-            " --use-dataset; remove them"
+            "--json, --csv, --format, --box, --boxes, --detector, --refine, --min-confidence, --names and"
+            " --resume have no effect with --use-dataset; remove them"
         )
     if options.box is not None and options.boxes is not None:
         raise UserError("--box and --boxes exclude each other; remove one of them")
     if options.box is not None and options.detector != "auto":
         raise UserError("--box replaces the detector; remove --detector")
+    if options.box is not None and options.min_confidence is not None:
+        raise UserError("--min-confidence is for detected faces, and --box replaces the detector; remove one")
 
 
-def _draw_samples(predictor: Predictor, data: str | None, out: Path) -> None:
+def _draw_samples(
+    models: Sequence[Path] | None,
+    device: str,
+    trust_pickle: bool,
+    data: str | None,
+    out: Path | None,
+    overwrite: bool,
+) -> None:
     """Draw labels and predictions of a data set."""
+    from landmarks_fastai.cli.models import open_predictor
     from landmarks_fastai.cli.progress import data_progress
-    from landmarks_fastai.commands.evaluate import load_model_data
-    from landmarks_fastai.commands.predict import draw_dataset_samples
+    from landmarks_fastai.commands.evaluation_data import load_model_data
+    from landmarks_fastai.commands.predict import SAMPLES_NAME, draw_dataset_samples
+    from landmarks_fastai.commands.prediction_folder import DEFAULT_FOLDER
 
+    out = DEFAULT_FOLDER if out is None else out
+    if (out / SAMPLES_NAME).exists() and not overwrite:
+        raise UserError(f"{out / SAMPLES_NAME}: already exists; choose another --out, or use --overwrite")
+    predictor = open_predictor(models, device, trust_pickle)
     with data_progress() as progress:
-        dataset = load_model_data(predictor.header.config, data, progress=progress)
+        dataset = load_model_data(predictor.header, data, progress=progress)
     typer.echo(f"drawing: {draw_dataset_samples(predictor, dataset, out)}")
 
 
 def _predict_images(
     predictor: Predictor,
+    models: Sequence[Path],
     images: Sequence[Path],
     out: Path,
     boxes: Mapping[Path, Sequence[ImageBox]],
     options: ImageOptions,
+    existing: Existing,
 ) -> None:
     """Predict images, print each result and write the files of landmarks."""
     from landmarks_fastai.commands.predict import predict_images
-    from landmarks_fastai.commands.predicted_labels import labels_path
+    from landmarks_fastai.commands.prediction_folder import open_folder
+    from landmarks_fastai.utils.interrupt import Interrupt
 
-    labels = {name: labels_path(out, name) for name in options.formats}
-    errors: list[UserError] = []
     detector = _open_detector(predictor, options.detector, needed=not all(boxes.get(one) for one in images))
     noun = "object" if predictor.schema.eyes is None else "face"
-    results = []
-    for result in predict_images(
-        predictor,
-        images,
-        out,
-        detector=detector,
-        boxes=boxes,
-        refine=options.refine,
-        names=options.names,
-        failed=errors.append,
-    ):
-        results.append(result)
+    made = options.describe(predictor, models)
+    errors = 0
+
+    def show(result: ImageResult) -> None:
         count = len(result.landmarks)
         typer.echo(f"drawing: {result.drawing} ({format_count(count, noun)})")
         if not count:
             typer.echo(
                 f"{result.image}: no {noun} detected; use --detector none for the center crop, or --box"
             )
-    if results:
-        _write_landmarks(results, predictor, out, labels, options)
-    for error in errors[:-1]:
-        typer.echo(f"error: {error}", err=True)
+
+    def report(error: UserError) -> None:
+        nonlocal errors
+        errors += 1
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+
+    with Interrupt() as interrupt, open_folder(out, made, options.outputs, existing) as folder:
+        summary = predict_images(
+            predictor,
+            images,
+            folder,
+            detector=detector,
+            boxes=boxes,
+            refine=options.refine,
+            min_confidence=made["min_confidence"],
+            names=options.names,
+            interrupt=interrupt,
+            found=show,
+            failed=report,
+            noted=typer.echo,
+        )
+        if summary.skipped:
+            typer.echo(f"{format_count(summary.skipped, 'image')} done before, skipped")
+        if not (summary.remaining and folder.replaces):
+            for line in folder.finish(options.outputs, predictor.schema, predictor.predicts_visibility):
+                typer.echo(line)
+    if summary.remaining:
+        done = f"{len(images) - summary.remaining:,} of {format_count(len(images), 'image')}"
+        kept = "the earlier results are unchanged; " if folder.replaces else ""
+        raise RunError(f"{out}: interrupted after {done}; {kept}go on with --resume")
     if errors:
-        raise errors[-1]
-
-
-def _write_landmarks(
-    results: Sequence[ImageResult],
-    predictor: Predictor,
-    out: Path,
-    labels: Mapping[str, Path],
-    options: ImageOptions,
-) -> None:
-    """Write the files of landmarks; `labels` are the files or folders of labels by format."""
-    from landmarks_fastai.commands.landmark_files import write_landmarks_csv, write_landmarks_json
-    from landmarks_fastai.commands.predicted_labels import write_predicted_labels
-
-    if options.json or not (options.csv or labels):
-        write_landmarks_json(out / "landmarks.json", results, predictor.schema, predictor.predicts_visibility)
-        typer.echo(f"landmarks: {out / 'landmarks.json'}")
-    if options.csv:
-        write_landmarks_csv(out / "landmarks.csv", results, predictor.predicts_visibility)
-        typer.echo(f"landmarks: {out / 'landmarks.csv'}")
-    for name, path in labels.items():
-        for line in write_predicted_labels(results, predictor.schema, path, name):
-            typer.echo(f"{path}: {line}")
-        typer.echo(f"labels: {path}")
+        raise typer.Exit(UserError.exit_code)
 
 
 def _open_detector(predictor: Predictor, name: str, needed: bool) -> Detector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,32 +110,44 @@ DOWNLOAD_COLUMNS = (TextColumn("downloading"), BarColumn(), DownloadColumn(), Tr
 IMAGE_COLUMNS = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn())
 
 
-@contextmanager
-def data_progress() -> Iterator[progress.Progress]:
-    """Yield a progress callback for downloading a data set and decoding its images.
+class _DataProgress:
+    """Shows bars for downloading a data set and decoding its images; each appears with its first call."""
 
-    A bar appears with the first call of each.
-    """
-    console = Console(stderr=True)
-    bars: dict[str, tuple[Progress, TaskID]] = {}
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars: dict[str, tuple[Progress, TaskID]] = {}
 
-    def show(done: int, total: int | None, unit: str = "bytes") -> None:
-        if unit not in bars:
-            columns = DOWNLOAD_COLUMNS if unit == "bytes" else IMAGE_COLUMNS
-            hidden = not console.is_terminal
-            bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
+    def __call__(self, done: int, total: int | None, unit: str = "bytes") -> None:
+        """Update the bar of a unit."""
+        if unit not in self._bars:
+            columns = (*(DOWNLOAD_COLUMNS if unit == "bytes" else IMAGE_COLUMNS), TimeRemainingColumn())
+            hidden = not self._console.is_terminal
+            bar = Progress(*columns, console=self._console, transient=True, disable=hidden)
             bar.start()
-            bars[unit] = bar, bar.add_task("", total=total)
-        bar, task = bars[unit]
+            self._bars[unit] = bar, bar.add_task("", total=total)
+        bar, task = self._bars[unit]
         bar.update(task, completed=done, total=total)
         if total is not None and done >= total:
             bar.stop()
 
-    try:
-        yield show
-    finally:
-        for bar, _ in bars.values():
+    def announce(self, text: str) -> None:
+        """Print a sentence, also if stderr is not a terminal."""
+        print(text, file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        """Remove all bars."""
+        for bar, _ in self._bars.values():
             bar.stop()
+
+
+@contextmanager
+def data_progress() -> Iterator[progress.Progress]:
+    """Yield a progress callback for downloading a data set and decoding its images."""
+    shown = _DataProgress()
+    try:
+        yield shown
+    finally:
+        shown.stop()
 
 
 @contextmanager

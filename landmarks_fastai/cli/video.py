@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,6 +11,7 @@ import typer
 from landmarks_fastai.cli.options import (
     DetectorOption,
     DeviceOption,
+    MinConfidenceOption,
     ModelsOption,
     NoSmoothOption,
     OverwriteOption,
@@ -61,6 +63,7 @@ def video(
     ] = False,
     no_smooth: NoSmoothOption = False,
     detector: DetectorOption = "auto",
+    min_confidence: MinConfidenceOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
     trust_pickle: TrustOption = False,
@@ -87,8 +90,13 @@ def video(
     from landmarks_fastai.commands.video import annotate_video
 
     only_copied = no_draw and landmarks is None
+    if only_copied:
+        other_given = no_smooth or trust_pickle or min_confidence is not None
+        _check_no_model_options(models, detector, device, other_given)
     tracker = (
-        None if only_copied else open_tracker(models, device, trust_pickle, detector, smooth=not no_smooth)
+        None
+        if only_copied
+        else open_tracker(models, device, trust_pickle, detector, not no_smooth, min_confidence)
     )
     with frame_progress() as progress:
         result = annotate_video(
@@ -104,14 +112,29 @@ def video(
             overwrite=overwrite,
             progress=progress,
         )
+    if result.interrupted and not result.frames:
+        raise RunError(f"{path}: interrupted before the first frame; nothing was written")
     tracks = "" if tracker is None else f", {format_count(result.tracks, 'track')}"
     written = ", ".join(str(file) for file in (out, landmarks, frames) if file is not None)
     typer.echo(f"{format_count(result.frames, 'frame')}{tracks}: {written}")
+    for note in result.notes:
+        typer.echo(f"{path}: {note}")
     complete = f"the output is complete up to {result.seconds:.2f} s"
     if result.interrupted:
-        typer.echo(f"interrupted; {complete}")
+        raise RunError(f"{path}: interrupted; {complete}")
     if result.damage is not None:
         raise RunError(f"{path}: {result.damage}; {complete}")
+
+
+def _check_no_model_options(
+    models: Sequence[Path] | None, detector: str, device: str, other_given: bool
+) -> None:
+    """Raise a UserError if an option of the model is given, although no landmarks are predicted."""
+    if models or detector != "auto" or device != "auto" or other_given:
+        raise UserError(
+            "--model, --detector, --min-confidence, --device, --no-smooth and --trust-pickle have no effect"
+            " with --no-draw unless --landmarks is given; remove them"
+        )
 
 
 def _check_source(source: Path | None, from_frames: Path | None, cut: bool) -> Path:

@@ -22,7 +22,8 @@ from landmarks_fastai.evaluation.out_of_fold import (
     read_out_of_fold,
 )
 from landmarks_fastai.model_files.run_marker import CONFIG_NAME, check_run_folder
-from landmarks_fastai.utils.files import read_json, write_csv
+from landmarks_fastai.utils.files import write_csv
+from landmarks_fastai.utils.json_reader import read_json_object
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.visualization.saving import save_png
 from landmarks_fastai.visualization.sheets import landmark_sheet
@@ -133,7 +134,7 @@ def check_folds(run: Path) -> dict[str, Any]:
             f"{run}: no cross-validation in this folder; run one with: landmarks-fastai train --folds 5 --out"
             f" {run}"
         )
-    state = read_json(run / FOLDS_NAME)
+    state = read_json_object(run / FOLDS_NAME)
     if not (run / OOF_NAME).is_file():
         raise UserError(
             f"{run}: {state.get('done')} of {state.get('folds')} folds are finished; resume with:"

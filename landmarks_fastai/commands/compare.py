@@ -16,10 +16,9 @@ from landmarks_fastai.commands.evaluate import (
     EvaluationRows,
     check_options,
     evaluate_rows,
-    load_model_data,
     prepare_rows,
-    select_unseen,
 )
+from landmarks_fastai.commands.evaluation_data import load_model_data, select_unseen
 from landmarks_fastai.config.options import DataConfig
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import UserError
@@ -29,6 +28,7 @@ from landmarks_fastai.evaluation.report import Report
 from landmarks_fastai.evaluation.sigmas import write_sigmas
 from landmarks_fastai.inference.ensemble import open_predictors
 from landmarks_fastai.model_files.discovery import resolve_models
+from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.model_files.training_images import read_training_images, unseen_rows
 from landmarks_fastai.utils.files import write_csv, write_json
 from landmarks_fastai.utils.progress import Progress
@@ -115,9 +115,9 @@ def compare(
     paths = [resolve_models([model]) for model in models]
     resolve_models(models)  # refuses a model that is named twice
     predictors = [open_predictors(files, device, trust_pickle) for files in paths]
-    config = predictors[0].header.config
-    dataset = load_model_data(config, data, cache=cache, progress=progress)
-    chosen, about_rows = _select_rows(dataset, [path for files in paths for path in files], rows, config)
+    dataset = load_model_data(predictors[0].header, data, cache=cache, progress=progress)
+    headers = [header for predictor in predictors for header in predictor.headers]
+    chosen, about_rows = _select_rows(dataset, [path for files in paths for path in files], rows, headers)
     notes = (*dataset.notes, *about_rows)
     prepared = prepare_rows(dataset, chosen, options)
     evaluated = [evaluate_rows(predictor, prepared, options, flip=flip) for predictor in predictors]
@@ -131,11 +131,11 @@ def compare(
 
 
 def _select_rows(
-    dataset: LandmarkDataset, paths: Sequence[Path], rows: str, config: dict[str, object]
+    dataset: LandmarkDataset, paths: Sequence[Path], rows: str, headers: Sequence[ModelHeader]
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Return the rows to compare the models on; a row that one of them was trained on favors this model."""
     if rows == AUTO_ROWS:
-        chosen, notes = select_unseen(dataset, paths, config)
+        chosen, notes = select_unseen(dataset, paths, headers)
         if any(read_training_images(path.parent) is None for path in paths):
             notes.append(UNKNOWN_ROWS)
         return chosen, notes

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landmarks_fastai.config.loading import validate_config
-from landmarks_fastai.config.options import DataConfig, TrainConfig
+from landmarks_fastai.commands.evaluation_data import load_model_data, select_unseen
+from landmarks_fastai.config.options import DataConfig
 from landmarks_fastai.data.dataset import LandmarkDataset
-from landmarks_fastai.data.sources import load_dataset, takes_annotation_options
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation.analysis import Analysis, analyze
 from landmarks_fastai.evaluation.coco_ap import check_coco_available
@@ -26,7 +24,6 @@ from landmarks_fastai.inference.ensemble import open_predictors
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.discovery import RELEASED_DIR, resolve_models
-from landmarks_fastai.model_files.training_images import read_training_images, unseen_rows
 from landmarks_fastai.utils.files import write_csv, write_json
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.visualization.plots import plot_calibration, plot_ced, plot_landmark_errors
@@ -164,10 +161,10 @@ def evaluate(
     named = [models] if isinstance(models, (str, Path)) else list(models)
     paths = resolve_models(named)
     predictor = open_predictors(paths, device, trust_pickle)
-    dataset = load_model_data(predictor.header.config, data, cache=cache, progress=progress)
+    dataset = load_model_data(predictor.header, data, cache=cache, progress=progress)
     chosen, about_rows = np.arange(len(dataset)), list[str]()
     if rows == AUTO_ROWS:
-        chosen, about_rows = select_unseen(dataset, paths, predictor.header.config)
+        chosen, about_rows = select_unseen(dataset, paths, predictor.headers)
     notes = (*dataset.notes, *about_rows)
     prepared = prepare_rows(dataset, chosen, options)
     folder = _report_folder(named, paths) if out is None else Path(out)
@@ -225,77 +222,6 @@ def evaluate_rows(
         coco=options.coco,
     )
     return report, analysis, predicted
-
-
-def load_model_data(
-    config: dict[str, Any],
-    source: str | Path | DataConfig | None = None,
-    *,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> LandmarkDataset:
-    """Load the data set that a model was trained on, or all rows of another source.
-
-    Labels of image files are cropped and resized as in the training.
-
-    Parameters
-    ----------
-    config
-        The config in the model's header; may be empty.
-    source
-        "kaggle", "synthetic" or a path, or data options; None for those of the config.
-    cache
-        Folder for downloaded and parsed data; the user's cache folder if None.
-    progress
-        Called with the bytes of a download, done and in total.
-    """
-    trained = validate_config(config, "the config in the model file") if config else TrainConfig()
-    if source is None:
-        data = trained.data
-    else:
-        data = source if isinstance(source, DataConfig) else DataConfig(source=str(source))
-        if data == DataConfig(source=trained.data.source):
-            data = trained.data
-        elif takes_annotation_options(data):
-            crops = {"image_size": trained.data.image_size, "crop": trained.data.crop}
-            unset = {name: value for name, value in crops.items() if getattr(data, name) is None}
-            data = data.model_copy(update=unset)
-    return load_dataset(data, seed=trained.seed, cache=cache, progress=progress)
-
-
-# --- which rows ----------------------------------------------------------------------------------
-
-
-def select_unseen(
-    dataset: LandmarkDataset, paths: Sequence[Path], config: dict[str, Any]
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the rows that the models were not trained on, with sentences that explain the choice.
-
-    Parameters
-    ----------
-    dataset
-        The data set they are evaluated on.
-    paths
-        The model files.
-    config
-        The config in the header of the first model.
-
-    Raises
-    ------
-    UserError
-        If there is no such row.
-    """
-    unseen = unseen_rows([path.parent for path in paths], dataset)
-    notes = []
-    if unseen is not None:
-        who = "the model was not trained" if len(paths) == 1 else "none of the models was trained"
-        notes.append(f"evaluating the {len(unseen):,} rows that {who} on (--rows all evaluates every row)")
-        if initial := config.get("model", {}).get("init_from"):
-            notes.append(f"the initial weights, {initial}, may have been trained on some of these rows")
-    if any(read_training_images(path.parent) is None for path in paths):
-        unknown = "a model file without its run folder does not say which rows it was trained on"
-        notes.append(unknown if unseen is not None else f"evaluating all {len(dataset):,} rows: {unknown}")
-    return np.arange(len(dataset)) if unseen is None else unseen, notes
 
 
 # --- the report ----------------------------------------------------------------------------------

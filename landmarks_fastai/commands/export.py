@@ -14,7 +14,7 @@ from landmarks_fastai.inference.backends import torch_backend
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.model_files.saving import save_model
-from landmarks_fastai.utils.files import atomic_write
+from landmarks_fastai.utils.files import atomic_write, remove_stale_partials
 
 MAX_DEVIATION = 0.02
 """Largest accepted difference of a predicted coordinate, in pixels of 96 px images."""
@@ -67,6 +67,7 @@ def export_model(
         raise UserError("--half is for .safetensors files only; remove it, or write a .safetensors file")
     if out.exists() and not overwrite:
         raise UserError(f"{out}: already exists; choose another name, or use --overwrite")
+    remove_stale_partials(out.parent, [out.name])
     opened = open_model(model)
     header, network = opened.header, opened.network
     if network is None:
@@ -82,9 +83,10 @@ def export_model(
         exported = Predictor.open(partial, "cpu").predict_batch(images).points
         deviation = float(np.abs(exported - original).max())
         if not deviation <= max_deviation:  # also true for NaN
+            advice = "export without --half" if half else "export as .safetensors"
             raise RunError(
                 f"{out}: not written, because a prediction differs by {deviation:.3g} px"
-                f" (at most {max_deviation:g} px are accepted); export without --half"
+                f" (at most {max_deviation:g} px are accepted); {advice}"
             )
     return deviation
 

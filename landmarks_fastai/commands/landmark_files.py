@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.schema import LandmarkSchema
-from landmarks_fastai.utils.files import atomic_write, write_csv, write_json
+from landmarks_fastai.utils.files import atomic_write
 
 DIGITS = 3
 """Decimal places of coordinates in pixels and of confidences."""
@@ -80,6 +80,12 @@ def landmark_cells(face: Landmarks, visibility: bool = False) -> Iterator[tuple[
         yield name, *("" if value is None else f"{value:.{DIGITS}f}" for value in values)
 
 
+def face_confidence(face: Landmarks) -> float | None:
+    """Return the mean confidence of the landmarks of one face; None if unknown."""
+    value = float(face.face_confidence[0])
+    return None if math.isnan(value) else round(value, DIGITS)
+
+
 def landmarks_to_json(face: Landmarks, visibility: bool = False) -> dict[str, dict[str, float | None]]:
     """Return {name: {"x", "y", "confidence"}} of one face, with "visibility" if requested; None is null."""
     keys = ("x", "y", "confidence", VISIBILITY_COLUMN)[: 4 if visibility else 3]
@@ -96,45 +102,57 @@ def landmarks_to_json(face: Landmarks, visibility: bool = False) -> dict[str, di
 
 
 def write_landmarks_json(
-    path: Path, results: Sequence[ImageResult], schema: LandmarkSchema, visibility: bool = False
+    path: Path, results: Iterable[ImageResult], schema: LandmarkSchema, visibility: bool = False
 ) -> None:
-    """Write the landmarks of images as JSON.
+    """Write the landmarks of images as JSON, image by image.
 
     The structure is {"schema", "names", "images": [{"image", "width", "height", "faces": [{"box", "roll",
-    "landmarks"}]}]}. A box holds the edges x0, y0, x1, y1 of the face's crop before it is rotated by `roll`
-    degrees about its center; see `landmarks_to_json` for the landmarks, and for `visibility`.
+    "confidence", "landmarks"}]}]}. A box holds the edges x0, y0, x1, y1 of the face's crop before it is
+    rotated by `roll` degrees about its center; the confidence is the mean over the landmarks
+    (`face_confidence`). See `landmarks_to_json` for the landmarks, and for `visibility`.
     """
-    images = [
-        {
-            "image": str(result.image),
-            "width": result.size[0],
-            "height": result.size[1],
-            "faces": [
-                {
-                    "box": [round(edge, DIGITS) for edge in crop.box],
-                    "roll": round(crop.roll, DIGITS),
-                    "landmarks": landmarks_to_json(face, visibility),
-                }
-                for face, crop in zip(result.landmarks, result.landmarks.crops or (), strict=True)
-            ],
-        }
-        for result in results
-    ]
-    write_json(path, {"schema": schema.name, "names": list(schema.names), "images": images})
+    head = json.dumps({"schema": schema.name, "names": list(schema.names)}, indent=2, ensure_ascii=False)
+    separator, end = "\n", "]\n}\n"
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(head.removesuffix("\n}") + ',\n  "images": [')
+        for result in results:
+            image = _image_to_json(result, visibility)
+            text = json.dumps(image, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write(separator + "    " + text.replace("\n", "\n    "))
+            separator, end = ",\n", "\n  ]\n}\n"
+        file.write(end)
 
 
-def write_landmarks_csv(path: Path, results: Sequence[ImageResult], visibility: bool = False) -> None:
-    """Write the landmarks of images as CSV, one row of `IMAGE_COLUMNS` for each landmark.
+def _image_to_json(result: ImageResult, visibility: bool) -> dict[str, Any]:
+    """Return the entry of an image in the JSON file."""
+    return {
+        "image": str(result.image),
+        "width": result.size[0],
+        "height": result.size[1],
+        "faces": [
+            {
+                "box": [round(edge, DIGITS) for edge in crop.box],
+                "roll": round(crop.roll, DIGITS),
+                "confidence": face_confidence(face),
+                "landmarks": landmarks_to_json(face, visibility),
+            }
+            for face, crop in zip(result.landmarks, result.landmarks.crops or (), strict=True)
+        ],
+    }
+
+
+def write_landmarks_csv(path: Path, results: Iterable[ImageResult], visibility: bool = False) -> None:
+    """Write the landmarks of images as CSV, image by image, one row of `IMAGE_COLUMNS` for each landmark.
 
     With `visibility`, `VISIBILITY_COLUMN` is the last column.
     """
-    rows = [
-        (str(result.image), str(index), *cells)
-        for result in results
-        for index, face in enumerate(result.landmarks)
-        for cells in landmark_cells(face, visibility)
-    ]
-    write_csv(path, [_with_visibility(IMAGE_COLUMNS, visibility), *rows])
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(_with_visibility(IMAGE_COLUMNS, visibility))
+        for result in results:
+            for index, face in enumerate(result.landmarks):
+                for cells in landmark_cells(face, visibility):
+                    rows.writerow((str(result.image), str(index), *cells))
 
 
 def _with_visibility(columns: tuple[str, ...], visibility: bool) -> tuple[str, ...]:

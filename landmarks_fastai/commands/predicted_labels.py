@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from landmarks_fastai.commands.landmark_files import ImageResult
-from landmarks_fastai.data.annotation_files import get_format, write_annotations
+from landmarks_fastai.commands.landmark_files import DIGITS, ImageResult, face_confidence
+from landmarks_fastai.data.annotation_files import get_format, get_writer, write_annotations
 from landmarks_fastai.data.annotations import OCCLUDED, VISIBLE, Annotations, ImageSource
-from landmarks_fastai.errors import UserError
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.schema import LandmarkSchema
 
 
-def labels_path(out: Path, name: str) -> Path:
-    """Return the file or folder in `out` to which predictions are written: labels-coco.json for ``coco``.
+def label_name(name: str) -> str:
+    """Return the name of the file or folder for the labels of a format: labels-coco.json for ``coco``.
 
     Raises
     ------
     UserError
-        If there is no such format, or the path exists.
+        If there is no such format, or it cannot be written.
     """
-    annotation_format = get_format(name)
-    path = out / f"labels-{name}{annotation_format.suffix}"
-    if path.exists():
-        raise UserError(f"{path}: already exists and may contain corrections; choose another --out")
-    return path
+    get_writer(name, predicted=True)
+    return f"labels-{name}{get_format(name).suffix}"
 
 
 def write_predicted_labels(
@@ -43,7 +38,7 @@ def write_predicted_labels(
     schema
         Names of the landmarks.
     path
-        See `labels_path`.
+        A file or folder that does not exist; see `label_name`.
     name
         Name of the format.
 
@@ -77,7 +72,7 @@ def to_annotations(results: Sequence[ImageResult], schema: LandmarkSchema) -> An
         source="predictions",
         boxes=np.array([_box(face) for _, face in faces]).reshape(-1, 4),
         visibility=np.where(occluded, OCCLUDED, VISIBLE).astype(np.uint8) if is_estimated else None,
-        columns={"confidence": tuple(_mean_confidence(face) for _, face in faces)},
+        columns={"confidence": tuple(_format_confidence(face) for _, face in faces)},
     )
 
 
@@ -87,6 +82,7 @@ def _box(face: Landmarks) -> tuple[float, float, float, float]:
     return face.crops[0].box
 
 
-def _mean_confidence(face: Landmarks) -> str:
-    mean = float(face.confidence.mean())
-    return "" if math.isnan(mean) else f"{mean:.3f}"
+def _format_confidence(face: Landmarks) -> str:
+    """Return the confidence of one face, as in the landmark files; empty if unknown."""
+    confidence = face_confidence(face)
+    return "" if confidence is None else f"{confidence:.{DIGITS}f}"

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.commands.landmark_files import FrameWriter, check_landmark_file, open_landmark_file
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.inference.rejection import describe_discarded_detections
 from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.landmarks import Landmarks
+from landmarks_fastai.utils.files import remove_stale_partials
 from landmarks_fastai.utils.interrupt import Interrupt
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.video.frame_folder import FrameFolderReader, FrameFolderWriter
@@ -38,7 +40,9 @@ class VideoResult:
     damage
         Where and why the source could not be decoded completely; None if it is intact.
     interrupted
-        Whether Ctrl-C ended the command.
+        Whether Ctrl-C or SIGTERM ended the command.
+    notes
+        One line for each thing that was assumed about the source, or that the outputs do not contain.
     """
 
     frames: int
@@ -46,6 +50,7 @@ class VideoResult:
     tracks: int
     damage: str | None
     interrupted: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,12 @@ class VideoOutputs:
             if path is not self.frames and path.exists() and not self.overwrite:
                 raise UserError(f"{path}: already exists; choose another name or use --overwrite")
 
+    def remove_stale(self) -> None:
+        """Delete the temporary files of killed processes."""
+        for file in (self.video, *self.landmark_files):
+            if file is not None:
+                remove_stale_partials(file.parent, [file.name])
+
 
 def annotate_video(
     source: Path,
@@ -108,7 +119,8 @@ def annotate_video(
 ) -> VideoResult:
     """Track the faces of a video, or of a folder of frames, and write the requested outputs.
 
-    If Ctrl-C or a damaged source ends it early, the outputs are complete up to that frame.
+    If Ctrl-C, SIGTERM or a damaged source ends it early, the outputs are complete up to that frame. Temporary
+    files that killed processes have left next to the outputs are deleted.
 
     Parameters
     ----------
@@ -144,11 +156,12 @@ def annotate_video(
         raise ValueError("landmark files need a tracker")
     outputs = VideoOutputs(out, tuple(landmark_files), frames, overwrite)
     outputs.check(source)
+    outputs.remove_stale()
     with read_video(source, start=start, end=end, fps=fps) as reader, ExitStack() as stack:
+        interrupt = stack.enter_context(Interrupt())  # first, so that the files are completed within it
         landmark_writers = _open_landmark_files(stack, outputs, tracker)
         annotator = _Annotator(tracker, draw, landmark_writers)
         image_writers = _open_image_writers(stack, outputs, reader)
-        interrupt = stack.enter_context(Interrupt())
         count, seconds = 0, 0.0
         for frame in reader:
             if interrupt.requested:
@@ -159,7 +172,12 @@ def annotate_video(
             count += 1
             if progress is not None:
                 progress(count, reader.expected, "frames")
-        return VideoResult(count, seconds, len(annotator.track_ids), reader.damage, interrupt.requested)
+        notes = (*reader.notes, *(note for writer in image_writers for note in writer.notes))
+        if tracker is not None and tracker.discarded:
+            notes = (*notes, describe_discarded_detections(tracker.discarded, tracker.min_confidence))
+        return VideoResult(
+            count, seconds, len(annotator.track_ids), reader.damage, interrupt.requested, notes
+        )
 
 
 class _Annotator:

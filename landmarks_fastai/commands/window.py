@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.opencv import SILENT, has_windows, opencv_log_level
 
 TITLE = "landmarks_fastai"
 
@@ -66,7 +67,7 @@ def import_opencv() -> Any:
         raise UserError("OpenCV cannot open a window after PyAV was imported; start a new process")
     import cv2
 
-    if not cv2.currentUIFramework():
+    if not has_windows(cv2):
         raise UserError(
             "this OpenCV was built without window support; pip uninstall opencv-python-headless, then"
             " pip install --force-reinstall opencv-python"
@@ -125,16 +126,11 @@ def silence_opencv(opencv: Any) -> Iterator[None]:
     """Keep OpenCV, its FFmpeg and its Qt from writing to the terminal."""
     import matplotlib
 
-    logging = opencv.utils.logging
-    level = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     # OpenCV's wheel refers to a font folder that it does not contain; matplotlib has one
     fonts = str(Path(matplotlib.get_data_path(), "fonts", "ttf"))
-    try:
-        with _environment({"OPENCV_FFMPEG_LOGLEVEL": "-8", "QT_QPA_FONTDIR": fonts}):
-            yield
-    finally:
-        logging.setLogLevel(level)
+    variables = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "QT_QPA_FONTDIR": fonts}
+    with opencv_log_level(opencv, SILENT), _environment(variables):
+        yield
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.csv_reader import CsvReader
 from landmarks_fastai.utils.json_reader import read_json
-from landmarks_fastai.utils.text import format_count
+from landmarks_fastai.utils.text import format_count, quote
 
 Edges = tuple[float, float, float, float]
 """Edges x0, y0, x1, y1 in pixels; 0 is the outer edge of the first pixel."""
@@ -147,7 +147,10 @@ class _ImageIndex:
     def find(self, name: str) -> list[Path]:
         """Return the images that a name can mean."""
         portable = PurePosixPath(_normalize(name).replace("\\", "/"))
-        exact = (self._folder / portable).resolve()
+        try:
+            exact = (self._folder / portable).resolve()
+        except (OSError, ValueError):  # a name that is too long, or contains a null character
+            return []
         if exact in self._paths:
             return [self._paths[exact]]
         parts = portable.parts
@@ -215,7 +218,7 @@ def _make_box(image: str, edges: Sequence[object], location: str) -> ImageBox | 
     for name, value in zip(COLUMNS[1:], edges, strict=True):
         number = _parse_number(value)
         if not math.isfinite(number):
-            return UserError(f"{location}: {name} is {str(value)[:40]!r}; enter a number of pixels")
+            return UserError(f"{location}: {name} is {quote(str(value))}; enter a number of pixels")
         numbers.append(number)
     x0, y0, x1, y1 = numbers
     if x1 <= x0 or y1 <= y0:
@@ -278,7 +281,7 @@ def _read_entry(
     """Return the box of a COCO annotation or detection, or its error."""
     image_id = str(entry.get("image_id", ""))
     if names is not None and image_id not in names:
-        return UserError(f"{location}: image_id is {image_id[:40]!r}, which is not in 'images'")
+        return UserError(f"{location}: image_id is {quote(image_id)}, which is not in 'images'")
     name = image_id if names is None else names[image_id]
     bbox = entry.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4:

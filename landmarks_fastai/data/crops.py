@@ -27,7 +27,8 @@ from landmarks_fastai.data.image_array import ImageArray, image_id, open_images
 from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.geometry import Crop, center_crop, extract_crop, outside_square, square_crop
 from landmarks_fastai.utils.csv_reader import check_point_range
-from landmarks_fastai.utils.images import read_image
+from landmarks_fastai.utils.files import reserve_space
+from landmarks_fastai.utils.images import read_image_and_depth
 from landmarks_fastai.utils.processors import available_processors
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.utils.text import format_count, suggest
@@ -41,7 +42,7 @@ MARGIN = 1.6
 """Side of the crop around the landmarks, relative to the longer side of their bounding box."""
 
 POINTS_NAME, IDS_NAME, GRAY_NAME, DONE_NAME = "points.npy", "ids.npy", "gray.npy", "done.npy"
-SIDES_NAME, SIZES_NAME = "sides.npy", "sizes.npy"
+SIDES_NAME, SIZES_NAME, DEPTHS_NAME = "sides.npy", "sizes.npy", "depths.npy"
 """Files of an unfinished cache entry, by which an interrupted build continues."""
 
 
@@ -166,9 +167,12 @@ class _Decoder:
         self.sides = self._array(SIDES_NAME, (n,), np.float32)
         self.ids = self._array(IDS_NAME, (m,), np.uint64)
         self.sizes = self._array(SIZES_NAME, (m, 2), np.int32)
+        self.depths = self._array(DEPTHS_NAME, (m,), np.uint8)
+        """Bits in use of images whose levels were scaled by them, else 0."""
         self.is_gray = self._array(GRAY_NAME, (m,), np.bool_)
         self.is_done = self._array(DONE_NAME, (m,), np.bool_)
         self.bad: dict[int, str] = {}
+        self.video_notes: dict[str, None] = {}
         self.locations = annotations.locations or annotations.names
         order = np.argsort(annotations.rows, kind="stable")
         bounds = np.searchsorted(annotations.rows[order], np.arange(m + 1))
@@ -182,8 +186,9 @@ class _Decoder:
         with suppress(OSError, ValueError):
             array = np.lib.format.open_memmap(path, mode="r+")
             if array.shape == shape and array.dtype == dtype:
+                reserve_space(path)
                 return array
-        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        return _create_array(path, dtype, shape)
 
     def run(self, cache: Path, skip_bad: bool) -> LandmarkDataset:
         """Decode what is not done yet, and return the data set."""
@@ -195,7 +200,7 @@ class _Decoder:
         if not len(rows):
             source = self.annotations.source
             raise UserError(f"{source}: no row can be used; the first problem: {messages[0]}")
-        notes = [*self.annotations.notes]
+        notes = [*self.annotations.notes, *_describe_depths(self.depths), *self.video_notes]
         if messages:
             count = format_count(len(messages), "row")
             notes.append(f"{count} skipped (--skip-bad); the first: {messages[0]}")
@@ -233,10 +238,11 @@ class _Decoder:
 
     def _read_file(self, index: int, path: Path) -> None:
         try:
-            pixels = read_image(path)
+            pixels, depth = read_image_and_depth(path)
         except UserError as error:
             self._reject(index, str(error))
         else:
+            self.depths[index] = depth or 0
             self._crop_rows(index, pixels)
 
     def _read_frames(self, path: Path, frames: dict[int, int]) -> None:
@@ -249,6 +255,7 @@ class _Decoder:
                         self._crop_rows(missing.pop(number), frame.image)
                     if not missing:
                         break
+                self.video_notes |= dict.fromkeys(f"{path}: {note}" for note in video.notes)
         except LandmarksError as error:
             for index in missing.values():
                 self._reject(index, str(error))
@@ -318,12 +325,26 @@ class _Decoder:
         if self.folder is None:
             return np.ascontiguousarray(self.images[..., :1])
         path = self.folder / "gray-images.npy"
-        gray = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(*self.images.shape[:3], 1))
+        gray = _create_array(path, np.uint8, (*self.images.shape[:3], 1))
         for start in range(0, len(gray), 1024):
             gray[start : start + 1024] = self.images[start : start + 1024, ..., :1]
         gray.flush()
         os.replace(path, self.folder / IMAGES_NAME)
         return open_images(self.folder / IMAGES_NAME)
+
+
+def _describe_depths(depths: NDArray[np.uint8]) -> Iterator[str]:
+    """Yield a line for each number of bits in use by which images were scaled; it is 0 for the others."""
+    for depth in np.unique(depths[depths > 0]).tolist():
+        count = format_count(int((depths == depth).sum()), "image")
+        yield f"{count} of 16 bits per level, of which {depth} are in use; {2**depth - 1} is shown as white"
+
+
+def _create_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """Return a memory-mapped array of zeros for which there is space on the disk."""
+    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    reserve_space(path)
+    return array
 
 
 def number_groups(groups: Sequence[str]) -> NDArray[np.int64]:

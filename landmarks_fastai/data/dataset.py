@@ -130,6 +130,14 @@ class LandmarkDataset:
         """Return the SHA-256 of each image's pixels."""
         return [hashlib.sha256(image.tobytes()).digest() for image in self.images]
 
+    def with_schema(self, schema: LandmarkSchema) -> LandmarkDataset:
+        """Return the data set with a schema, in its order; unchanged if the landmarks have other names."""
+        if set(schema.names) != set(self.schema.names):
+            return self
+        order = [self.schema.names.index(name) for name in schema.names]
+        visibility = None if self.visibility is None else self.visibility[:, order]
+        return replace(self, schema=schema, points=self.points[:, order], visibility=visibility)
+
     def subset(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> LandmarkDataset:
         """Return the rows selected by a mask or by indices, in the order of the indices."""
         indices = np.arange(len(self))[rows]

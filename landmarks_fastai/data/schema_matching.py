@@ -12,6 +12,7 @@ from landmarks_fastai.data.annotations import Annotations
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.schemas.matching import SCHEMAS, Match, match_built_in, order_by_number
+from landmarks_fastai.utils.text import quote
 
 Floats = NDArray[np.float64]
 
@@ -133,7 +134,7 @@ def _given_order(annotations: Annotations, schema: LandmarkSchema) -> tuple[int,
     if name not in names:
         present, missing = missing, present
     raise UserError(
-        f"--schema: {present} has the landmark {name[:80]!r}, which {missing} does not have; use the same"
+        f"--schema: {present} has the landmark {quote(name)}, which {missing} does not have; use the same"
         " names"
     )
 

@@ -16,6 +16,7 @@ from landmarks_fastai.data.corrections import apply_corrections
 from landmarks_fastai.data.crops import CROPS, DEFAULT_SIZE, CropOptions, load_crops
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.formats import ANNOTATION_FORMATS, kaggle
+from landmarks_fastai.data.formats.kaggle_archive import verify_members
 from landmarks_fastai.data.schema_matching import with_schema
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
 from landmarks_fastai.errors import UserError
@@ -102,10 +103,10 @@ def download_kaggle(cache: Path, progress: Progress | None = None) -> Path:
     """
     path = cache / kaggle.ARCHIVE
     is_new = not path.is_file()
-    download(kaggle.URL, path, kaggle.ARCHIVE_BLOB, progress)
+    download(kaggle.URL, path, kaggle.ARCHIVE_BLOB, progress, about=kaggle.ABOUT)
     if is_new:
         try:
-            kaggle.verify_members(path, kaggle.MEMBER_BLOBS)
+            verify_members(path, kaggle.MEMBER_BLOBS)
         except UserError:
             path.unlink()  # the next call would not verify its members again
             raise

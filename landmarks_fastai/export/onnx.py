@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.inference.backends import onnx_backend, pixel_network_of, torch_backend
 from landmarks_fastai.model_files.header import HEADER_KEY, ModelHeader
-from landmarks_fastai.model_files.loading import LoadedModel, open_model
+from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.utils.files import atomic_write
 
 if TYPE_CHECKING:
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 
 OPSET = 17
 
-TOLERANCE = 0.01
-"""Largest accepted difference between ONNX Runtime and torch, in pixels, and in percent of visibility."""
+TOLERANCE = 0.05
+"""Largest accepted difference between ONNX Runtime and torch, in pixels, and in percent of visibility.
+
+A network that was trained for a few iterations magnifies the rounding of float32 to 0.015 px on the images of
+noise; errors of landmarks are at least ten times as large as this limit.
+"""
 
 CHECKED_BATCH_SIZES = (1, 3)
 
@@ -77,7 +82,7 @@ def export_onnx(network: nn.Module, header: ModelHeader, path: str | Path) -> No
         except Exception as error:  # torch raises various types for operators that it cannot export
             reason = " ".join(str(error).split())[:200]
             raise RunError(f"{path}: torch cannot export this network: {reason}") from error
-        difference = _max_difference(network, header, open_model(partial, device="cpu"))
+        difference = _max_difference(network, header, partial)
         if not difference < TOLERANCE:  # also true for NaN
             raise RunError(
                 f"{path}: not written, because the output of ONNX Runtime differs by {difference:.3g} px from"
@@ -109,20 +114,25 @@ def _export_graph(network: nn.Module, header: ModelHeader, path: Path) -> None:
         )
 
 
-def _max_difference(network: nn.Module, header: ModelHeader, exported: LoadedModel) -> float:
-    """Return the largest difference between torch and ONNX Runtime on random images.
+def _max_difference(network: nn.Module, header: ModelHeader, exported: Path) -> float:
+    """Return the largest difference between torch and ONNX Runtime on random images; NaN if torch has one.
 
     In pixels; a difference of 1 % in the probability of visibility counts as 1.
     """
-    backends = torch_backend(network, header, "cpu"), onnx_backend(exported)[0]
     rng = np.random.default_rng(0)
+    side, channels = header.input_size, header.channels
+    batches = [
+        rng.integers(0, 256, (size, side, side, channels), dtype=np.uint8) for size in CHECKED_BATCH_SIZES
+    ]
+    outputs = list(map(torch_backend(network, header, "cpu"), batches))
+    if not all(np.isfinite(output).all() for batch in outputs for output in batch):
+        return math.nan  # such a file cannot be opened
+    backend = onnx_backend(open_model(exported, device="cpu"))
     largest = 0.0
-    for batch_size in CHECKED_BATCH_SIZES:
-        shape = (batch_size, header.input_size, header.input_size, header.channels)
-        crops = rng.integers(0, 256, shape, dtype=np.uint8)
+    for batch, expected_outputs in zip(batches, outputs, strict=True):
         differences = [
             np.abs(expected - actual).max()
-            for expected, actual in zip(*(backend(crops) for backend in backends), strict=True)
+            for expected, actual in zip(expected_outputs, backend(batch), strict=True)
         ]
         if header.predicts_visibility:
             differences[-1] *= 100

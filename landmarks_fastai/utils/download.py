@@ -19,7 +19,7 @@ import platformdirs
 from filelock import FileLock
 
 from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.utils.progress import Progress
+from landmarks_fastai.utils.progress import Progress, announce
 
 CHUNK = 1 << 18
 """Bytes read at a time."""
@@ -48,6 +48,8 @@ class _Request:
         Called with the bytes downloaded so far and the total.
     timeout
         Seconds without data after which the connection counts as broken.
+    about
+        What is downloaded.
     """
 
     url: str
@@ -55,6 +57,7 @@ class _Request:
     hint: str
     progress: Progress | None
     timeout: float
+    about: str
 
 
 def default_cache_dir() -> Path:
@@ -71,6 +74,7 @@ def download(
     expected: str,
     progress: Progress | None = None,
     *,
+    about: str | None = None,
     retries: int = 4,
     digest: Callable[[Path], str] | None = None,
     hint: str | None = None,
@@ -92,6 +96,9 @@ def download(
         Digest of the file.
     progress
         Called with the bytes downloaded so far and the total, None if the server does not send its size.
+        What is downloaded, its size and `url` are announced before the data arrives.
+    about
+        What is downloaded, for the announcement; the name of `target` if None.
     retries
         Number of times a failed request is retried, after 1, 2, 4 … seconds.
     digest
@@ -125,7 +132,8 @@ def download(
         with FileLock(f"{target}.lock"):
             if target.is_file() and digest(target) == expected:  # downloaded by another process meanwhile
                 return target
-            _download_with_retries(_Request(url, partial, hint, progress, timeout), retries, sleep)
+            request = _Request(url, partial, hint, progress, timeout, about or target.name)
+            _download_with_retries(request, retries, sleep)
             actual = digest(partial)
             if actual != expected:
                 partial.unlink()
@@ -193,6 +201,9 @@ def _download_once(request: _Request) -> None:
         else:  # the server ignores ranges and sends the whole file
             length = response.headers.get("Content-Length")
             offset, total = 0, int(length) if length and length.isdigit() else None
+        begins = "resuming the download of" if offset else "downloading"
+        size = "unknown size" if total is None else f"{total / 1e6:,.1f} MB"
+        announce(request.progress, f"{begins} {request.about} ({size}) from {request.url}")
         received = _write_response(request, response, offset, total)
     # http.client does not report a truncated body
     if total is not None and received < total:

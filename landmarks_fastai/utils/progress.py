@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Progress(Protocol):
@@ -13,3 +13,17 @@ class Progress(Protocol):
 
     def __call__(self, done: int, total: int | None, unit: str = "bytes", /) -> None:
         """Report progress."""
+
+
+@runtime_checkable
+class AnnouncedProgress(Progress, Protocol):
+    """Progress that also shows a sentence about what is going to take time, such as a download."""
+
+    def announce(self, text: str, /) -> None:
+        """Show a sentence."""
+
+
+def announce(progress: Progress | None, text: str) -> None:
+    """Show a sentence if `progress` is an `AnnouncedProgress`."""
+    if isinstance(progress, AnnouncedProgress):
+        progress.announce(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from landmarks_fastai.data.synthetic.faces import draw_synthetic_photo
 from landmarks_fastai.inference.ensemble import open_predictors
 from landmarks_fastai.inference.image_search import search_image
 from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.model_files.saving import save_model
 from landmarks_fastai.schemas import KAGGLE15
@@ -162,7 +164,8 @@ def test_predict_with_boxes_file_uses_their_crops(
     arguments = ["predict", str(tmp_path), "--boxes", str(boxes), "--out", str(out), "--device", "cpu"]
     assert run([*arguments, "--model", "runs/quick"]) == 2
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[:2] == [
+    assert printed.out.splitlines()[:3] == [
+        f"{tmp_path}: 1 file skipped: .csv (1)",
         f"{boxes}: no boxes for 1 image, searched without: {tmp_path / 'b.png'}",
         f"{boxes}: has boxes of 1 other image that are not predicted: z.png",
     ]
@@ -196,7 +199,7 @@ def test_predict_of_other_object_searches_whole_image_and_says_so(
     crops = search_image(Predictor.open(path, "cpu"), photo).crops
     (result,) = read_results(tmp_path / "out")
     assert len(result["faces"]) == len(crops)
-    assert run([*arguments, "--model", str(path), "--box", "80,12,176,108"]) == 0
+    assert run([*arguments, "--model", str(path), "--box", "80,12,176,108", "--overwrite"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert note not in printed
     assert f"drawing: {tmp_path / 'out' / 'photo_landmarks.png'} (1 object)" in printed
@@ -224,6 +227,25 @@ def test_predict_averages_models(
     assert np.abs(face_points(result["faces"][0]) - expected).max() <= ROUNDING
 
 
+def test_predict_says_what_it_skips_and_scales(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    gray = folder / "a.png"
+    Image.fromarray(np.full((64, 64), 900, np.uint16)).save(gray)
+    for name in ("clip.mp4", "notes.txt", "more.txt"):
+        (folder / name).write_bytes(b"\0\0\0\x20ftypisom" + bytes(40))
+    options = ["--out", str(tmp_path / "found"), "--model", "resnet18", "--detector", "none"]
+    assert run(["predict", str(folder), *options]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert f"{folder}: 3 files skipped: .txt (2), .mp4 (1); videos are for the video command" in printed
+    assert f"{gray}: 16 bits per level, of which 10 are in use; 1023 is shown as white" in printed
+    clip = folder / "clip.mp4"
+    assert run(["predict", str(clip), *options, "--overwrite"]) == 2
+    assert f"error: {clip}: a video, not an image; use the video command\n" in capsys.readouterr().err
+
+
 def test_predict_skips_unreadable_images(
     workspace: Path, photo: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,8 +260,110 @@ def test_predict_skips_unreadable_images(
     assert errors[0].startswith(f"error: {tmp_path / 'b.png'}: ")
     assert errors[1].startswith(f"error: {tmp_path / 'd.jpg'}: ")
     assert [Path(result["image"]).name for result in read_results(out)] == ["a.png", "c.png"]
-    names = ["a_landmarks.png", "c_landmarks.png", "landmarks.json"]
+    names = ["a_landmarks.png", "c_landmarks.png", "landmarks.json", "predictions.jsonl"]
     assert sorted(path.name for path in out.iterdir()) == names
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_predict_signal_keeps_the_images_so_far_and_resume_goes_on(
+    workspace: Path,
+    photo: NDArray[np.uint8],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:
+    for name in "abcd":
+        Image.fromarray(photo).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    command = ["predict", str(tmp_path / "*.png"), "--model", "runs/quick", "--detector", "none"]
+    command += ["--out", str(out), "--csv", "--format", "coco", "--device", "cpu"]
+    predict_crops, calls = Predictor.predict_crops, 0
+
+    def predict_and_interrupt(*arguments: Any, **options: Any) -> Landmarks:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            signal.raise_signal(number)
+        return predict_crops(*arguments, **options)
+
+    monkeypatch.setattr(Predictor, "predict_crops", predict_and_interrupt)
+    assert run(command) == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1] == (
+        f"error: {out}: interrupted after 3 of 4 images; go on with --resume"
+    )
+    assert f"landmarks: {out / 'landmarks.csv'}" in printed.out.splitlines()
+    assert len((out / "landmarks.csv").read_text().splitlines()) == 1 + 3 * 15
+    assert len(read_annotations(out / "labels-coco.json")) == 3
+    assert run(command) == 2
+    assert "add to them with --resume" in capsys.readouterr().err
+    assert run([*command, "--refine", "2", "--resume"]) == 2
+    assert "its results were made with a different --refine" in capsys.readouterr().err
+    assert run([*command, "--resume"]) == 0
+    assert "3 images done before, skipped" in capsys.readouterr().out.splitlines()
+    assert calls == 4
+    assert len((out / "landmarks.csv").read_text().splitlines()) == 1 + 4 * 15
+    assert len(read_annotations(out / "labels-coco.json")) == 4
+    assert run([*command, "--resume", "--overwrite"]) == 2
+    assert "exclude each other" in capsys.readouterr().err
+
+
+def test_predict_into_the_folder_of_the_images_never_reads_its_drawings(
+    workspace: Path, photo: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        Image.fromarray(photo).save(tmp_path / f"{name}.png")
+    command = [
+        "predict",
+        str(tmp_path),
+        "--model",
+        "runs/quick",
+        "--detector",
+        "none",
+        "--out",
+        str(tmp_path),
+    ]
+    assert run(command) == 0
+    first = (tmp_path / "landmarks.json").read_bytes()
+    capsys.readouterr()
+    assert run([*command, "--overwrite"]) == 0
+    assert f"{tmp_path}: 2 drawings of earlier predictions left out" in capsys.readouterr().out.splitlines()
+    assert (tmp_path / "landmarks.json").read_bytes() == first
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "a.png",
+        "a_landmarks.png",
+        "b.png",
+        "b_landmarks.png",
+    ]
+    drawings = str(tmp_path / "*_landmarks.png")
+    assert run(["predict", drawings, "--out", str(tmp_path / "other")]) == 2
+    assert "contains only 2 drawings of earlier predictions" in capsys.readouterr().err
+
+
+def test_predict_names_all_missing_images_before_it_starts(
+    workspace: Path, photo: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    missing = [str(tmp_path / f"missing-{number}.png") for number in range(12)]
+    assert run(["predict", *missing[:6], str(tmp_path / "a.png"), *missing[6:]]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == [
+        "error: 12 of 13 arguments cannot be used; correct or remove them",
+        *(f"  {name}: no such file or folder" for name in missing[:10]),
+        "  and 2 more",
+    ]
+
+
+def test_predict_refuses_a_format_that_cannot_be_written_before_it_starts(
+    workspace: Path, photo: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    assert run(["predict", str(tmp_path / "a.png"), "--format", "cvat", "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: --format cvat: can be read but not written")
+    assert printed.out == ""
 
 
 def test_predict_numbers_drawings_of_images_with_equal_names(
@@ -290,7 +414,7 @@ def test_predict_use_dataset_draws_labels_and_predictions(
         (["a.png", "--data", "synthetic"], "--data has an effect with --use-dataset only; remove it"),
         (
             ["--use-dataset", "--csv"],
-            "--json, --csv, --format, --box, --boxes, --detector, --refine and --names have no",
+            "--json, --csv, --format, --box, --boxes, --detector, --refine, --min-confidence, --names",
         ),
         (["a.png", "--box", "1,2,3"], "--box 1,2,3: write four numbers, x0,y0,x1,y1 in pixels"),
         (["a.png", "--box", "5,5,1,9"], "--box 5,5,1,9: x0 must be less than x1, and y0 less than y1"),
@@ -326,6 +450,8 @@ def test_predictions_are_written_as_labels_that_can_be_read_again(
         "10,20,210,220",
         "--device",
         "cpu",
+        "--out",
+        "predictions",
         *options,
     ]
     assert run(command) == 0
@@ -342,4 +468,60 @@ def test_predictions_are_written_as_labels_that_can_be_read_again(
     assert tasks[0]["predictions"]
     assert not tasks[0].get("annotations")
     assert run(command) == 2
-    assert "already exists and may contain corrections" in capsys.readouterr().err
+    assert "contains results of an earlier run (1 image)" in capsys.readouterr().err
+    assert run([*command, "--overwrite"]) == 0
+    labels = Path("predictions/labels-csv.csv")
+    labels.write_text(labels.read_text().replace("photo.png", "./photo.png"))  # a correction
+    capsys.readouterr()
+    assert run([*command, "--overwrite"]) == 2
+    assert capsys.readouterr().err == (
+        "error: predictions/labels-csv.csv: already exists and may contain corrections;"
+        " choose another --out\n"
+    )
+
+
+# --- minimum confidence --------------------------------------------------------------------------
+
+
+def discarded_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the only printed line about discarded faces."""
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "discarded" in line]
+    return line
+
+
+def test_predict_says_which_faces_it_discards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = Path(__file__).parents[2] / "docs" / "astronaut.jpg"
+    arguments = ["predict", str(photo), "--model", "resnet18", "--out", str(tmp_path / "found")]
+    arguments += ["--detector", "dlib", "--device", "cpu"]
+    assert run([*arguments, "--min-confidence", "0.99"]) == 0
+    assert discarded_line(capsys) == (
+        f"{photo}: 2 faces discarded: confidence 0.94, 0.10 is below 0.99 (--min-confidence)"
+    )
+    assert read_results(tmp_path / "found")[0]["faces"] == []
+    # the results of two thresholds are not mixed
+    assert run([*arguments, "--resume"]) == 2
+    assert "made with a different --min-confidence" in capsys.readouterr().err
+    assert run([*arguments, "--overwrite"]) == 0
+    # dlib takes a part of the space suit for a face
+    assert discarded_line(capsys) == (
+        f"{photo}: 1 face discarded: confidence 0.10 is below 0.50 (--min-confidence)"
+    )
+    (face,) = read_results(tmp_path / "found")[0]["faces"]
+    values = [landmark["confidence"] for landmark in face["landmarks"].values()]
+    assert face["confidence"] == pytest.approx(np.mean(values), abs=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--min-confidence", "1.5"], "--min-confidence"),
+        (["--min-confidence", "0.5", "--box", "1,2,30,40"], "--box replaces the detector"),
+    ],
+)
+def test_predict_refuses_useless_min_confidence(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    assert run(["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

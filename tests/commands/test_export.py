@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,20 @@ from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.model_files.saving import save_model
 from landmarks_fastai.networks.build import build_network
 from landmarks_fastai.schemas import KAGGLE15
+
+KILLED = """
+import sys, time
+from landmarks_fastai.commands import export
+from landmarks_fastai.inference.predictor import Predictor
+
+def wait(*_):
+    print("written, but not complete", flush=True)
+    time.sleep(60)
+
+Predictor.open = wait
+export.export_model(sys.argv[1], sys.argv[2], overwrite=True)
+"""
+"""A program that is killed when the new file is written, but has not been checked."""
 
 
 @pytest.fixture
@@ -55,6 +71,35 @@ def test_export_keeps_predictions_and_strips_folders(
     if half:
         assert out.stat().st_size < 0.55 * model.stat().st_size
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("half", "advice"), [(True, "export without --half"), (False, r"export as \.safetensors")]
+)
+def test_export_that_differs_advises_what_was_not_done(
+    model: Path, tmp_path: Path, half: bool, advice: str
+) -> None:
+    name = "out.safetensors" if half else "out.onnx"
+    with pytest.raises(RunError, match=f"not written, because a prediction differs .*; {advice}$"):
+        export_model(model, tmp_path / name, half=half, max_deviation=-1.0)
+
+
+def test_export_killed_keeps_earlier_file_and_next_one_cleans_up(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "exported" / "out.safetensors"
+    out.parent.mkdir()
+    out.write_bytes(b"earlier")
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(model), str(out)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert out.read_bytes() == b"earlier"
+    assert len(list(out.parent.iterdir())) == 2
+    with pytest.raises(UserError, match="already exists"):
+        export_model(model, out)
+    export_model(model, out, overwrite=True)
+    assert [path.name for path in out.parent.iterdir()] == ["out.safetensors"]
 
 
 def test_export_refuses_other_suffix_half_onnx_and_existing_file(model: Path, tmp_path: Path) -> None:

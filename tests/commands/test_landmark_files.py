@@ -140,7 +140,9 @@ def results() -> list[ImageResult]:
     ]
 
 
-def test_image_json_has_boxes_rolls_and_landmarks(tmp_path: Path, results: list[ImageResult]) -> None:
+def test_image_json_has_boxes_rolls_confidence_and_landmarks(
+    tmp_path: Path, results: list[ImageResult]
+) -> None:
     write_landmarks_json(tmp_path / "landmarks.json", results, PAIR)
     content = json.loads((tmp_path / "landmarks.json").read_text())
     assert (content["schema"], content["names"]) == ("pair", list(PAIR.names))
@@ -149,11 +151,13 @@ def test_image_json_has_boxes_rolls_and_landmarks(tmp_path: Path, results: list[
     assert first["faces"][0] == {
         "box": [0.0, 0.0, 8.0, 8.0],
         "roll": 12.5,
+        "confidence": None,
         "landmarks": {
             "left, of two": {"x": 1.25, "y": 2.5, "confidence": None},
             "right": {"x": 3.125, "y": 4.0, "confidence": 0.5},
         },
     }
+    assert first["faces"][1]["confidence"] == 0.625
     assert second["faces"] == []
 
 

@@ -6,6 +6,7 @@ import csv
 import os
 import resource
 import signal
+import subprocess
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -194,8 +195,9 @@ def test_video_full_disk_leaves_no_file(video: VideoCommand, tmp_path: Path) -> 
     assert os.listdir(out.parent) == []
 
 
-def test_video_ctrl_c_keeps_the_frames_so_far(
-    video: VideoCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_video_signal_keeps_the_frames_so_far(
+    video: VideoCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     source = write_gray_clip(tmp_path / "a.mp4", 20)
     track = Tracker.__call__
@@ -204,14 +206,16 @@ def test_video_ctrl_c_keeps_the_frames_so_far(
     def track_and_interrupt(tracker: Tracker, image: NDArray[np.uint8], time: float) -> Landmarks:
         times.append(time)
         if len(times) == 8:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return track(tracker, image, time)
 
     monkeypatch.setattr(Tracker, "__call__", track_and_interrupt)
     out, landmarks = tmp_path / "out.mp4", tmp_path / "p.csv"
-    printed = video(source, "--out", out, "--landmarks", landmarks)
-    assert "8 frames" in printed
-    assert "interrupted; the output is complete up to 0.28 s" in printed
+    frames = tmp_path / "frames"
+    message = video(source, "--out", out, "--landmarks", landmarks, "--frames", frames, code=1)
+    assert message == f"error: {source}: interrupted; the output is complete up to 0.28 s"
+    assert len(read_images(out)) == 8
+    assert len(list(frames.glob("*.png"))) == 8
     assert read_gray_clip(out)[0] == [i / RATE for i in range(8)]
     assert len(read_rows(landmarks)) == 8 * 15
 
@@ -231,6 +235,7 @@ class FakeTracker:
     def __init__(self, *track_ids: tuple[int, ...]) -> None:
         self.predictor = SimpleNamespace(schema=KAGGLE15, predicts_visibility=False)
         self.times: list[float] = []
+        self.discarded, self.min_confidence = 0, 0.5
         self._track_ids = iter(track_ids)
 
     def __call__(self, image: NDArray[np.uint8], time: float) -> Landmarks:
@@ -286,6 +291,40 @@ def test_annotate_video_without_tracker_copies_frames(tmp_path: Path) -> None:
     assert result == VideoResult(frames=5, seconds=0.16, tracks=0, damage=None, interrupted=False)
     annotate_video(frames, out, None)
     assert read_gray_clip(out) == ([i / RATE for i in range(5)], list(range(5)))
+
+
+def test_annotate_video_removes_what_killed_processes_left(tmp_path: Path) -> None:
+    source = write_gray_clip(tmp_path / "a.mp4", 2)
+    process = subprocess.Popen(["true"])
+    process.wait()
+    frames, out = tmp_path / "frames", tmp_path / "out.mp4"
+    (frames / f".frames.{process.pid}").mkdir(parents=True)
+    for name in (f".out.{process.pid}.mp4", f".out.{os.getppid()}.mp4", f".other.{process.pid}.mp4"):
+        (tmp_path / name).touch()
+    annotate_video(source, out, None, frames=frames)
+    hidden = sorted(path.name for path in tmp_path.rglob(".*"))
+    assert hidden == sorted([f".out.{os.getppid()}.mp4", f".other.{process.pid}.mp4"])
+
+
+def test_annotate_video_interrupted_replaces_frames_as_it_does_the_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_gray_clip(tmp_path / "a.mp4", 6)
+    frames, out = tmp_path / "frames", tmp_path / "out.mp4"
+    annotate_video(source, out, None, frames=frames)
+
+    def interrupt(count: int, total: int | None, unit: str = "frames") -> None:
+        if count == 4:
+            assert len(list(frames.glob("*.png"))) == 6
+            signal.raise_signal(signal.SIGTERM)
+
+    result = annotate_video(source, out, None, frames=frames, overwrite=True, progress=interrupt)
+    assert (result.frames, result.interrupted) == (4, True)
+    assert read_gray_clip(out)[1] == list(range(4))
+    assert sorted(path.name for path in frames.iterdir()) == [
+        *(f"frame_{number:06d}.png" for number in range(1, 5)),
+        "times.csv",
+    ]
 
 
 def test_annotate_video_landmark_file_without_tracker_raises(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.small_disk import small_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -157,7 +158,7 @@ def test_load_crops_is_cached_until_image_changes(folder, monkeypatch):
     cached = list((folder.parent / "cache" / "parsed").iterdir())
     assert len(cached) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(crops, "read_image", lambda *_: pytest.fail("read again"))
+        patch.setattr(crops, "read_image_and_depth", lambda *_: pytest.fail("read again"))
         again = read(folder)
     np.testing.assert_array_equal(again.images, first.images)
     np.testing.assert_array_equal(again.points, first.points)
@@ -239,8 +240,8 @@ def test_load_crops_box_is_squared_and_missing_box_is_replaced_by_landmarks(tmp_
 
 def test_load_crops_decodes_an_image_with_several_rows_once(tmp_path, monkeypatch):
     annotations = make_annotations(tmp_path / "images", 2).subset(np.array([0, 1, 0, 0]))
-    read, calls = crops.read_image, []
-    monkeypatch.setattr(crops, "read_image", lambda path: calls.append(path) or read(path))
+    read, calls = crops.read_image_and_depth, []
+    monkeypatch.setattr(crops, "read_image_and_depth", lambda path: calls.append(path) or read(path))
     dataset = load(annotations, tmp_path / "cache")
     assert len(calls) == 2
     assert dataset.images[:][:, 0, 0, 0].tolist() == [0, 1, 0, 0]
@@ -251,7 +252,7 @@ def test_load_crops_continues_after_an_interruption(tmp_path, monkeypatch):
     """Interrupt at the 70th of 100 images; the second attempt decodes only what is missing."""
     annotations = make_annotations(tmp_path / "images", 100)
     expected = load(annotations, tmp_path / "other")
-    read, calls = crops.read_image, []
+    read, calls = crops.read_image_and_depth, []
 
     def interrupted(path):
         calls.append(path)
@@ -259,7 +260,7 @@ def test_load_crops_continues_after_an_interruption(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return read(path)
 
-    monkeypatch.setattr(crops, "read_image", interrupted)
+    monkeypatch.setattr(crops, "read_image_and_depth", interrupted)
     with pytest.raises(KeyboardInterrupt):
         load(annotations, tmp_path / "cache")
     dataset = load(annotations, tmp_path / "cache")
@@ -267,6 +268,27 @@ def test_load_crops_continues_after_an_interruption(tmp_path, monkeypatch):
     np.testing.assert_array_equal(dataset.images, expected.images)
     np.testing.assert_array_equal(dataset.points, expected.points)
     assert dataset.digest == expected.digest
+
+
+def test_load_crops_notes_bits_in_use_also_from_the_cache_and_after_an_interruption(tmp_path, monkeypatch):
+    annotations = make_annotations(tmp_path / "images", 4)
+    for i in range(3):
+        Image.fromarray(np.full((40, 50), 4000, np.uint16)).save(tmp_path / "images" / f"{i}.png")
+    decode_all = crops._Decoder._decode_all
+
+    def interrupted(decoder):
+        decode_all(decoder)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(crops._Decoder, "_decode_all", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load(annotations, tmp_path / "cache")
+    note = "3 images of 16 bits per level, of which 12 are in use; 4095 is shown as white"
+    for _ in range(2):
+        dataset = load(annotations, tmp_path / "cache")
+        assert dataset.images[:][:, 0, 0, 0].tolist() == [249, 249, 249, 3]
+        assert note in dataset.notes
 
 
 def test_load_crops_lists_bad_rows_together_or_skips_them(tmp_path):
@@ -286,3 +308,16 @@ def test_load_crops_lists_bad_rows_together_or_skips_them(tmp_path):
     again = load(annotations, tmp_path / "cache", skip_bad=True)
     np.testing.assert_array_equal(again.images, dataset.images)
     np.testing.assert_array_equal(again.images.ids, dataset.images.ids)
+
+
+def test_load_crops_on_full_disk_keeps_images_in_memory(tmp_path):
+    """The images would be written through a memory map, which kills the process if there is no space."""
+    annotations = make_annotations(tmp_path / "images", 100)
+    expected = load_crops(annotations, CropOptions(128), tmp_path / "cache")
+    assert expected.images[:].nbytes > 1 << 20
+    with small_disk(tmp_path / "disk", 1) as disk:
+        dataset = load_crops(annotations, CropOptions(128), disk)
+        assert not list((disk / "parsed").iterdir())
+        assert "not cached (No space left on device)" in dataset.notes[-1]
+    np.testing.assert_array_equal(dataset.images, expected.images)
+    assert dataset.digest == expected.digest

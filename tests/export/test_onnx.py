@@ -182,7 +182,7 @@ def test_onnx_file_without_header_is_refused(tmp_path: Path) -> None:
 def test_onnx_file_with_other_outputs_than_header_is_refused(tmp_path: Path, header: ModelHeader) -> None:
     path = tmp_path / "m.onnx"
     save_identity_graph(path, 15, {HEADER_KEY: json.dumps(header.to_dict())})
-    with pytest.raises(UserError, match=r"m\.onnx: inputs and outputs .* do not match the header"):
+    with pytest.raises(UserError, match=r"m\.onnx: its inputs and outputs .* do not match the header"):
         open_model(path)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from helpers.small_disk import small_disk
 
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.utils.download import default_cache_dir, download, git_blob_sha1
@@ -106,6 +110,28 @@ def test_download_reports_progress_and_is_not_repeated(target):
     assert calls[-1] == (len(BODY), len(BODY))
     assert calls == sorted(calls)
     assert not partial(target).exists()
+
+
+class Announced:
+    """A progress callback that collects announcements."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, done: int, total: int | None, unit: str = "bytes") -> None:
+        pass
+
+    def announce(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_download_announces_what_from_where_and_how_large(target):
+    shown = Announced()
+    with serving("break") as (url, _):
+        download(url, target, BLOB, shown, about="all faces", sleep=lambda seconds: None)
+        download(url, target, BLOB, shown, about="all faces", sleep=no_sleep)  # already there
+    what = f"all faces (1.0 MB) from {url}"
+    assert shown.texts == [f"downloading {what}", f"resuming the download of {what}"]
 
 
 def test_download_broken_connection_is_resumed(target):
@@ -228,6 +254,58 @@ def test_download_full_disk_raises_without_retry(target):
         pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"),
     ):
         download(url, target, BLOB, sleep=no_sleep)
+
+
+def test_download_to_full_file_system_keeps_the_part_and_other_files(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1) as disk, serving() as (url, ranges):
+        (disk / "earlier").write_bytes(b"x" * 200_000)
+        target = disk / "faces.zip"
+        with pytest.raises(RunError, match=r"cannot be written \(No space left on device\); free some space"):
+            download(url, target, BLOB, sleep=no_sleep)
+        assert not target.exists()
+        assert (disk / "earlier").read_bytes() == b"x" * 200_000
+        (disk / "earlier").unlink()
+        done = partial(target).stat().st_size
+        assert download(url, target, BLOB, sleep=no_sleep).read_bytes() == BODY
+        assert ranges == [None, f"bytes={done}-"]
+        assert sorted(path.name for path in disk.iterdir()) == ["faces.zip", "faces.zip.lock"]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from landmarks_fastai.utils import download
+download.CHUNK = 8192
+print("begins", flush=True)
+url, target, digest = sys.argv[1:]
+download.download(url, Path(target), digest, lambda *_: time.sleep(0.002))
+"""
+
+
+def test_download_killed_at_random_moments_is_resumed(target: Path) -> None:
+    rng = random.Random(0)
+    kills = 0
+    with serving() as (url, ranges):
+        while True:
+            child = subprocess.Popen(
+                [sys.executable, "-c", KILLED, url, str(target), BLOB], stdout=subprocess.PIPE
+            )
+            assert child.stdout is not None
+            child.stdout.readline()
+            try:
+                assert child.wait(rng.uniform(0, 0.1 + 0.05 * kills)) == 0
+                break
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                kills += 1
+            finally:
+                child.stdout.close()
+            assert not target.exists() or target.read_bytes() == BODY
+    assert kills > 1
+    assert len(set(ranges)) > 1  # at least one request was for the rest
+    assert target.read_bytes() == BODY
+    assert sorted(path.name for path in target.parent.iterdir()) == ["faces.zip", "faces.zip.lock"]
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root can write everywhere")
