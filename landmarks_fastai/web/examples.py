@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,11 +16,12 @@ ASTRONAUT = Path(__file__).parents[2] / "docs" / "astronaut.jpg"
 
 
 def example_photos(folder: Path) -> list[Path]:
-    """Write synthetic photos to a folder, and return the paths of all example photos.
+    """Write the example photos to a folder, and return their paths.
 
-    There are two photos of one face and one of two faces. `ASTRONAUT` is the first example, if it exists.
+    The synthetic ones are two photos of one face and one of two faces. `ASTRONAUT` is the first example, if
+    it exists.
     """
-    paths = [ASTRONAUT] if ASTRONAUT.is_file() else []
+    paths = [Path(shutil.copy(ASTRONAUT, folder))] if ASTRONAUT.is_file() else []
     for number, seeds in enumerate(((12,), (8,), (1, 17)), start=1):
         size = (480 // len(seeds), 400)
         paths.append(folder / f"synthetic {number}.png")

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import html
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import gradio as gr
+from gradio.data_classes import GradioRootModel
 
 from landmarks_fastai.errors import LandmarksError
 from landmarks_fastai.web.examples import example_photos, example_video
-from landmarks_fastai.web.service import COLUMNS, LandmarkService, Result
-
-if TYPE_CHECKING:
-    import gradio as gr
-
-KEEP_SECONDS = 3600
-"""Seconds after which uploads and results are deleted while the server runs."""
-
-MAX_QUEUED = 16
-"""Maximum number of waiting requests; gradio rejects further ones with "queue is full"."""
-
-QUEUE = "service"
-"""Name of the queue that both tabs share, because the service processes one request at a time."""
+from landmarks_fastai.web.service import COLUMNS, Result
+from landmarks_fastai.web.uploads import Reference, Uploads
+from landmarks_fastai.web.worker_service import WorkerService
 
 HEADER = """
 <h1>landmarks-fastai</h1>
@@ -36,39 +28,46 @@ VIDEO_PROMPT = "Upload a video, record one, or choose the example; then press th
 NoteKind = Literal["status", "warning", "problem"]
 
 
-def build_page(service: LandmarkService, folder: Path) -> gr.Blocks:
+class AnyValue(GradioRootModel):
+    """Value of a component that gradio passes on as it is, instead of opening the file that it names."""
+
+    root: Any
+
+
+def build_page(service: WorkerService, uploads: Uploads) -> gr.Blocks:
     """Return the page.
+
+    Gradio neither opens nor copies files for it: the event handlers exchange references to the files of
+    `uploads` with the browser.
 
     Parameters
     ----------
     service
         Predicts what the page shows.
-    folder
-        Existing folder for the examples and, while a request is processed, its results.
+    uploads
+        The files of the page.
     """
-    import gradio as gr
-
     page = gr.Blocks(
         title="landmarks-fastai",
         analytics_enabled=False,
         fill_width=True,
-        delete_cache=(KEEP_SECONDS // 6, KEEP_SECONDS),
     )
     with page:
         gr.HTML(HEADER, elem_id="header", elem_classes="plain")
         model = _model_choice(service)
         with gr.Tab("Photo"):
-            _photo_tab(service, model, folder)
+            _photo_tab(service, model, uploads)
         with gr.Tab("Video"):
-            _video_tab(service, model, folder)
-    page.queue(max_size=MAX_QUEUED)
+            _video_tab(service, model, uploads)
+        # makes the browser keep a connection, whose end tells that the page was closed
+        page.unload(lambda: None)
+    page.queue(max_size=service.limits.queue, api_open=False)
+    page.state_session_capacity = service.limits.connections
     return page
 
 
-def _model_choice(service: LandmarkService) -> gr.Dropdown:
+def _model_choice(service: WorkerService) -> gr.Dropdown:
     """Lay out the list of models, and below it the warning about the selected model."""
-    import gradio as gr
-
     model = gr.Dropdown(service.models, value=service.models[0], label="Model", elem_id="model")
     first = _model_note(service, service.models[0])
     note = gr.HTML(first, visible=bool(first), elem_id="model-note", elem_classes="plain")
@@ -77,14 +76,14 @@ def _model_choice(service: LandmarkService) -> gr.Dropdown:
         text = _model_note(service, name)
         return gr.HTML(text, visible=bool(text))
 
-    model.change(update, model, note, queue=False, show_progress="hidden", api_visibility="private")
+    model.change(
+        update, model, note, concurrency_limit=None, show_progress="hidden", api_visibility="private"
+    )
     return model
 
 
-def _photo_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> None:
+def _photo_tab(service: WorkerService, model: gr.Dropdown, uploads: Uploads) -> None:
     """Lay out the tab for photos; choosing a photo or another model starts the prediction."""
-    import gradio as gr
-
     with gr.Row():
         with gr.Column():
             photo = gr.Image(
@@ -98,7 +97,9 @@ def _photo_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> No
                 webcam_options=gr.WebcamOptions(mirror=False),
                 elem_id="photo",
             )
-            _examples(photo, example_photos(folder))
+            # gradio annotates its own models
+            photo.data_model = AnyValue  # type: ignore[assignment]
+            _examples(photo, example_photos(uploads.examples), uploads)
         with gr.Column():
             note = gr.HTML(_note(PHOTO_PROMPT), elem_id="photo-note", elem_classes="plain")
             with gr.Column(visible=False) as results:
@@ -113,39 +114,41 @@ def _photo_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> No
                 files = _downloads("Image", "CSV", "JSON")
                 table = gr.HTML(elem_id="photo-table", elem_classes="plain")
 
-    def predict(upload: dict[str, Any] | None, name: str) -> Iterator[dict[Any, Any]]:
+    def predict(upload: object, name: object, request: gr.Request) -> Iterator[dict[Any, Any]]:
         if upload is None:
             yield {note: _note(PHOTO_PROMPT), results: gr.Column(visible=False)}
             return
-        path = Path(upload["path"])
-        yield {note: _note(f"{path.name}: predicting …")}
-        # gradio copies the files of a yielded update before it resumes the generator
-        with tempfile.TemporaryDirectory(dir=folder) as out:
-            result = _run_or_explain(lambda: service.predict_photo(path, name, Path(out)))
-            yield {
-                **_result_updates(result, note, results, drawing, files),
-                table: _html_table(result.rows),
-            }
+        yield {note: _note("predicting …")}
+        session = str(request.session_hash)
+
+        def run() -> Result:
+            path = uploads.find(upload, session)
+            with uploads.results(session, "photo") as out:
+                return service.predict_photo(path, str(name), out)
+
+        result = _run_or_explain(run)
+        yield {
+            **_result_updates(result, note, results, drawing, files, uploads),
+            table: _html_table(result.rows),
+        }
 
     gr.on(
         [photo.change, model.change],
         predict,
         [photo, model],
         [note, results, drawing, *files, table],
-        # gradio's preprocessing would decode the image, and name its temporary copy in error messages
+        # gradio must not open the files; see `build_page`
         preprocess=False,
+        postprocess=False,
         show_progress="hidden",
-        concurrency_id=QUEUE,
         concurrency_limit=1,
         trigger_mode="always_last",
         api_visibility="private",
     )
 
 
-def _video_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> None:
+def _video_tab(service: WorkerService, model: gr.Dropdown, uploads: Uploads) -> None:
     """Lay out the tab for videos; because they take longer, a button starts the prediction."""
-    import gradio as gr
-
     with gr.Row():
         with gr.Column():
             video = gr.Video(
@@ -156,8 +159,9 @@ def _video_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> No
                 webcam_options=gr.WebcamOptions(mirror=False),
                 elem_id="video",
             )
+            video.data_model = AnyValue  # type: ignore[assignment]
             start = gr.Button("Predict landmarks", variant="primary", interactive=False)
-            _examples(video, [example_video(folder)])
+            _examples(video, [example_video(uploads.examples)], uploads)
         with gr.Column():
             note = gr.HTML(_note(VIDEO_PROMPT), elem_id="video-note", elem_classes="plain")
             with gr.Column(visible=False) as results:
@@ -165,8 +169,9 @@ def _video_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> No
                 files = _downloads("Video", "CSV", "JSON")
 
     def predict(
-        upload: dict[str, Any] | None,
-        name: str,
+        upload: object,
+        name: object,
+        request: gr.Request,
         bar: gr.Progress = gr.Progress(),  # noqa: B008  gradio recognizes it by its default value
     ) -> Iterator[dict[Any, Any]]:
         if upload is None:
@@ -179,18 +184,22 @@ def _video_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> No
             else:
                 bar(min(1.0, done / expected), desc=f"Frame {done:,} of {expected:,}")
 
-        path = Path(upload["path"])
-        with tempfile.TemporaryDirectory(dir=folder) as out:
-            result = _run_or_explain(lambda: service.predict_video(path, name, Path(out), progress))
-            yield _result_updates(result, note, results, drawing, files)
+        session = str(request.session_hash)
+
+        def run() -> Result:
+            path = uploads.find(upload, session)
+            with uploads.results(session, "video") as out:
+                return service.predict_video(path, str(name), out, progress)
+
+        yield _result_updates(_run_or_explain(run), note, results, drawing, files, uploads)
 
     start.click(
         predict,
         [video, model],
         [note, results, drawing, *files],
         preprocess=False,
+        postprocess=False,
         show_progress_on=[note],
-        concurrency_id=QUEUE,
         concurrency_limit=1,
         api_visibility="private",
     )
@@ -203,29 +212,37 @@ def _video_tab(service: LandmarkService, model: gr.Dropdown, folder: Path) -> No
         video,
         [start, note, results],
         preprocess=False,
-        queue=False,
+        postprocess=False,
+        concurrency_limit=None,
         show_progress="hidden",
         api_visibility="private",
     )
 
 
-def _examples(target: gr.Image | gr.Video, paths: Sequence[Path]) -> None:
+def _examples(target: gr.Image | gr.Video, paths: Sequence[Path], uploads: Uploads) -> None:
     """Lay out examples; a click loads one into `target`."""
-    import gradio as gr
+    references = [uploads.reference(path) for path in paths]
+    examples = gr.Dataset(
+        components=[target], samples=[[None] for _ in paths], label="Examples", type="index", layout="gallery"
+    )
+    examples.samples = [[reference] for reference in references]  # gradio would copy files that it is given
 
-    gr.Examples(
-        [str(path) for path in paths],
+    def choose(index: object) -> Reference | None:
+        return dict(enumerate(references)).get(index) if isinstance(index, int) else None
+
+    examples.click(
+        choose,
+        examples,
         target,
-        label="Examples",
-        cache_examples=False,
+        postprocess=False,
+        concurrency_limit=None,
+        show_progress="hidden",
         api_visibility="private",
     )
 
 
 def _downloads(*names: str) -> list[gr.DownloadButton]:
     """Lay out a row of download buttons: for the drawing, the CSV and the JSON of a result."""
-    import gradio as gr
-
     with gr.Row():
         return [gr.DownloadButton(name, size="sm", min_width=90) for name in names]
 
@@ -250,20 +267,23 @@ def _result_updates(
     results: gr.Column,
     drawing: gr.Image | gr.Video,
     files: Sequence[gr.DownloadButton],
+    uploads: Uploads,
 ) -> dict[Any, Any]:
     """Return the new values of the components of a tab."""
-    import gradio as gr
-
     has_face = result.drawing is not None
+    drawn, *landmarks = (
+        None if path is None else uploads.reference(path)
+        for path in (result.drawing, result.csv, result.json)
+    )
     return {
         note: _note(result.message, "status" if has_face else "problem"),
         results: gr.Column(visible=has_face),
-        drawing: result.drawing,
-        **dict(zip(files, (result.drawing, result.csv, result.json), strict=True)),
+        drawing: drawn,
+        **dict(zip(files, (drawn, *landmarks), strict=True)),
     }
 
 
-def _model_note(service: LandmarkService, model: str) -> str:
+def _model_note(service: WorkerService, model: str) -> str:
     """Return the warning about a model, or why it cannot be opened, as HTML; empty if there is neither."""
     try:
         warning = service.warning(model)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -25,10 +28,16 @@ from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.video.writer import VideoWriter
 from landmarks_fastai.web.app import HOST, build_server, listen
-from landmarks_fastai.web.service import LandmarkService, Limits
+from landmarks_fastai.web.limits import Limits
+from landmarks_fastai.web.uploads import Uploads
+from landmarks_fastai.web.worker_service import WorkerService
 
 Shape = NDArray[np.float64]
 MakeVideo = Callable[[Path, int], Path]
+
+SERVER_LIMITS = Limits(
+    megabytes=1, megapixels=1, seconds=3, photo_seconds=20, stall_seconds=20, queue=4, grace_seconds=0
+)
 
 ARROW = LandmarkSchema("arrow", ("<b>tip</b>", "tail"))
 """A schema without eyes; the name of a landmark contains HTML."""
@@ -109,9 +118,11 @@ def make_video() -> MakeVideo:
 
 @dataclass
 class RunningServer:
-    """Address of a running server, and the addresses of other machines that it connected to."""
+    """Address and folder of a running server, and the addresses of other machines that it connected to."""
 
     address: str
+    folder: Path
+    service: WorkerService
     external: list[Any] = field(default_factory=list)
 
 
@@ -127,17 +138,82 @@ def server(models: list[Path]) -> Iterator[RunningServer]:
             external.append(address)
         original(self, address)
 
-    service = LandmarkService(models, "none", Limits(megabytes=1, seconds=3))
     with (
         pytest.MonkeyPatch.context() as patch,
-        listen(0) as listener,
+        listen(HOST, 0) as listener,
         tempfile.TemporaryDirectory() as folder,
+        closing(WorkerService(models, "none", SERVER_LIMITS)) as service,
+        Uploads(Path(folder), SERVER_LIMITS) as uploads,
     ):
         patch.setattr(socket.socket, "connect", connect)
-        patch.setenv("GRADIO_TEMP_DIR", folder)  # so that it is restored afterwards
-        running = build_server(service, Path(folder))
+        for variable in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
+            patch.setenv(variable, "")  # so that it is restored afterwards
+        service.start()
+        running = build_server(service, uploads)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
-        yield RunningServer(f"http://{HOST}:{listener.getsockname()[1]}", external)
+        yield RunningServer(f"http://{HOST}:{listener.getsockname()[1]}", Path(folder), service, external)
         running.should_exit = True
         thread.join()
+
+
+class RawClient:
+    """A client that sends what it likes, and not only what the scripts of the page send.
+
+    Parameters
+    ----------
+    address
+        Address of the server.
+    """
+
+    PHOTO, VIDEO = "predict", "predict_1"
+
+    def __init__(self, address: str) -> None:
+        self.host = address.removeprefix("http://")
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, bytes]:
+        """Return the status and the content of the answer."""
+        with closing(http.client.HTTPConnection(self.host, timeout=60)) as connection:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def upload(self, name: str, content: bytes) -> tuple[int, str]:
+        """Return the status and the answer of an upload: the path of the file, if it is accepted."""
+        head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+        body = head.encode() + content + b"\r\n--x--\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        status, answer = self.request("POST", "/gradio_api/upload", body, headers)
+        return status, json.loads(answer)[0] if status == 200 else answer.decode()
+
+    def join(self, handler: str, data: list[Any], session: str) -> tuple[int, str]:
+        """Send a request to an event handler; return the status and the content of the answer."""
+        config = json.loads(self.request("GET", "/config")[1])
+        index = next(d["id"] for d in config["dependencies"] if d["api_name"] == handler)
+        body = json.dumps({"data": data, "fn_index": index, "session_hash": session}).encode()
+        headers = {"Content-Type": "application/json"}
+        status, answer = self.request("POST", "/gradio_api/queue/join", body, headers)
+        return status, answer.decode()
+
+    def run(self, handler: str, data: list[Any], session: str) -> str:
+        """Return all messages with which an event handler answers, as text."""
+        assert self.join(handler, data, session)[0] == 200
+        return self.request("GET", f"/gradio_api/queue/data?session_hash={session}")[1].decode()
+
+
+@pytest.fixture
+def client(server: RunningServer) -> RawClient:
+    """Return a client of the running server."""
+    return RawClient(server.address)
+
+
+@pytest.fixture
+def make_client() -> type[RawClient]:
+    """Return the class of the clients."""
+    return RawClient

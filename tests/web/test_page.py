@@ -139,4 +139,4 @@ def test_video_upload_shows_playable_drawing_and_downloads(
 def choose_model(page: Page, model: Path) -> None:
     """Select a model in the list of the page."""
     page.get_by_label("Model").click()
-    page.get_by_role("option", name=str(model)).click()
+    page.get_by_role("option", name=model.name).click()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import threading
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.errors import UserError
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.discovery import RELEASED_DIR
 from landmarks_fastai.model_files.header import MODEL_NAME
@@ -23,7 +22,11 @@ from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.video.reader import VideoReader
 from landmarks_fastai.video.writer import VideoWriter
 from landmarks_fastai.web.examples import example_photos, example_video
-from landmarks_fastai.web.service import LandmarkService, Limits, Result
+from landmarks_fastai.web.limits import Limits
+from landmarks_fastai.web.service import LandmarkService, Result, model_names
+
+FACES, ARROW_NAME, SYNTHETIC_NAME = "faces", "arrow.safetensors", "synthetic.safetensors"
+"""The names of the fixture's models."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def detecting_service(models: list[Path]) -> LandmarkService:
 def test_photo_gives_rows_files_and_drawing(
     service: LandmarkService, models: list[Path], photo: Path, tmp_path: Path, mean_shape: np.ndarray
 ) -> None:
-    result = service.predict_photo(photo, str(models[0]), tmp_path)
+    result = service.predict_photo(photo, FACES, tmp_path)
     # the center crop of 120 x 80 px is 80 px wide and begins at 20 px
     x, y = mean_shape[10] * 80 + (20, 0) - 0.5
     # a scale of 3 % of the side, and 2.5 % of it along x and along y
@@ -77,7 +80,7 @@ def test_photo_gives_rows_files_and_drawing(
 def test_photo_without_confidence_shows_dash(
     service: LandmarkService, models: list[Path], photo: Path, tmp_path: Path
 ) -> None:
-    result = service.predict_photo(photo, str(models[1]), tmp_path)
+    result = service.predict_photo(photo, ARROW_NAME, tmp_path)
     assert result.rows == [["0", "<b>tip</b>", "39.5", "39.5", "–"], ["0", "tail", "79.5", "39.5", "–"]]
     assert "does not estimate confidence" in result.message
 
@@ -85,13 +88,13 @@ def test_photo_without_confidence_shows_dash(
 def test_examples_show_faces(detecting_service: LandmarkService, models: list[Path], tmp_path: Path) -> None:
     counts = {}
     for path in example_photos(tmp_path):
-        result = detecting_service.predict_photo(path, str(models[0]), tmp_path)
+        result = detecting_service.predict_photo(path, FACES, tmp_path)
         counts[path.name] = len(result.rows) // 15
     assert counts.pop("astronaut.jpg", 1) == 1
     assert counts == {"synthetic 1.png": 1, "synthetic 2.png": 1, "synthetic 3.png": 2}
     with VideoReader(example_video(tmp_path)) as frames:
         first = next(iter(frames))
-    _, detector = detecting_service.open(str(models[0]))
+    _, detector = detecting_service.open(FACES)
     assert len(detector(first.image).boxes) == 1
 
 
@@ -101,7 +104,7 @@ def test_photo_without_face_writes_nothing(
     path, out = tmp_path / "wall.png", tmp_path / "out"
     out.mkdir()
     Image.new("RGB", (200, 200), "gray").save(path)
-    result = detecting_service.predict_photo(path, str(models[0]), out)
+    result = detecting_service.predict_photo(path, FACES, out)
     assert result.message == "wall.png: no face detected; try a file with a larger or more frontal face."
     assert result == Result(result.message)
     assert list(out.iterdir()) == []
@@ -128,7 +131,7 @@ def test_error_of_invalid_photo_names_file_without_folder(
     path = photo.with_name(name)
     path.write_bytes(photo.read_bytes()[:2000] if content is None else content)
     with pytest.raises(UserError, match=message) as caught:
-        service.predict_photo(path, str(models[0]), tmp_path)
+        service.predict_photo(path, FACES, tmp_path)
     assert str(caught.value).startswith(f"{name}: ")
     assert str(tmp_path) not in str(caught.value)
 
@@ -139,7 +142,7 @@ def test_error_of_unwritable_result_names_file_without_folder(
     out = tmp_path / "out"
     (out / "landmarks.csv").mkdir(parents=True)
     with pytest.raises(UserError, match=r"^landmarks\.csv: cannot be written"):
-        service.predict_photo(photo, str(models[0]), out)
+        service.predict_photo(photo, FACES, out)
 
 
 def test_video_gives_drawing_and_csv(
@@ -148,7 +151,7 @@ def test_video_gives_drawing_and_csv(
     steps: list[tuple[int, int | None]] = []
     path = make_video(tmp_path / "uploads" / "clip.mp4", 5)
     result = service.predict_video(
-        path, str(models[0]), tmp_path, lambda done, expected, unit="frames": steps.append((done, expected))
+        path, FACES, tmp_path, lambda done, expected, unit="frames": steps.append((done, expected))
     )
     assert result.message == "clip.mp4: 1 face in 5 frames."
     assert steps == [(done, 5) for done in range(1, 6)]
@@ -165,7 +168,7 @@ def test_video_without_face_gives_message_only(
     path = tmp_path / "wall.mp4"
     with VideoWriter(path, (96, 64), Fraction(25), Fraction(1, 25)) as writer:
         writer.write(np.full((64, 96, 3), 90, np.uint8), Fraction(0))
-    result = detecting_service.predict_video(path, str(models[0]), tmp_path / "out")
+    result = detecting_service.predict_video(path, FACES, tmp_path / "out")
     assert result.message.startswith("wall.mp4: no face detected")
     assert (result.drawing, result.csv) == (None, None)
 
@@ -175,7 +178,7 @@ def test_damaged_video_is_processed_up_to_damage(
 ) -> None:
     path = make_video(tmp_path / "uploads" / "clip.mp4", 40)
     path.write_bytes(path.read_bytes()[:-500])
-    result = service.predict_video(path, str(models[0]), tmp_path)
+    result = service.predict_video(path, FACES, tmp_path)
     assert "The file is damaged and could be read up to" in result.message
     assert result.drawing is not None
 
@@ -199,7 +202,7 @@ def test_error_of_invalid_video_names_file_without_folder(
         path.parent.mkdir()
         path.write_text("these are notes\n" * 20)
     with pytest.raises(UserError, match=message) as caught:
-        service.predict_video(path, str(models[0]), tmp_path / "out")
+        service.predict_video(path, FACES, tmp_path / "out")
     assert str(caught.value).startswith(f"{name}: ")
     assert str(tmp_path) not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -212,27 +215,9 @@ def test_video_without_duration_is_processed_up_to_limit(
     with VideoReader(path) as reader:
         assert reader.duration is None
     service = LandmarkService(models, "none", Limits(seconds=1))
-    result = service.predict_video(path, str(models[0]), tmp_path)
+    result = service.predict_video(path, FACES, tmp_path)
     assert result.message.startswith("clip.mkv: 1 face in 25 frames.")
     assert "first 1 s" in result.message
-
-
-def test_close_stops_video_in_progress(models: list[Path], make_video: Any, tmp_path: Path) -> None:
-    service, steps = LandmarkService(models, "none"), []
-    closer = threading.Thread(target=service.close)
-
-    def progress(done: int, expected: int | None, unit: str = "frames") -> None:
-        steps.append(done)
-        if done == 2:
-            closer.start()
-            while not service.closing:
-                closer.join(0.01)
-            assert closer.is_alive()  # close waits for the video to stop
-
-    with pytest.raises(RunError, match=r"clip\.mp4: not finished"):
-        service.predict_video(make_video(tmp_path / "clip.mp4", 9), str(models[1]), tmp_path, progress)
-    closer.join()
-    assert steps == [1, 2]
 
 
 def test_service_opens_model_once_and_refuses_unknown_model(
@@ -248,7 +233,7 @@ def test_service_opens_model_once_and_refuses_unknown_model(
     monkeypatch.setattr(Predictor, "open", record)
     service = LandmarkService(models, "none")
     for _ in range(2):
-        service.predict_photo(photo, str(models[0]), tmp_path)
+        service.predict_photo(photo, FACES, tmp_path)
     assert opened == [models[0]]
     with pytest.raises(UserError, match="choose one from the list"):
         service.predict_photo(photo, "/etc/passwd", tmp_path)
@@ -256,15 +241,20 @@ def test_service_opens_model_once_and_refuses_unknown_model(
 
 def test_models_are_named_by_run_folder_file_or_released_name(models: list[Path]) -> None:
     run, file, _ = models
-    service = LandmarkService([RELEASED_DIR / "resnet18.safetensors", run / MODEL_NAME, file])
-    assert service.models == ["resnet18 (released)", str(run), str(file)]
+    names = model_names([RELEASED_DIR / "resnet18.safetensors", run / MODEL_NAME, file])
+    assert names == ["resnet18 (released)", "faces", "arrow.safetensors"]
+
+
+def test_models_of_equal_names_are_distinguished_by_their_folders() -> None:
+    names = model_names([Path("a/fold-1") / MODEL_NAME, Path("b/fold-1") / MODEL_NAME, Path("a/x.onnx")])
+    assert names == ["a/fold-1", "b/fold-1", "x.onnx"]
 
 
 def test_warning_only_for_model_trained_on_synthetic_data(
     service: LandmarkService, models: list[Path]
 ) -> None:
-    assert [service.warning(str(model)) for model in models[:2]] == [None, None]
-    warning = service.warning(str(models[2]))
+    assert [service.warning(name) for name in (FACES, ARROW_NAME)] == [None, None]
+    warning = service.warning(SYNTHETIC_NAME)
     assert warning is not None
     assert warning.startswith("This model was trained on synthetic faces only")
 
