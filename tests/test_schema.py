@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.schema import LandmarkSchema
+from landmarks_fastai.schema import MAX_LANDMARKS, MAX_NAME, LandmarkSchema
 from landmarks_fastai.schemas import IBUG68, KAGGLE15
 
 HAND = LandmarkSchema(
@@ -38,6 +38,15 @@ def test_schema_indices_follow_given_names() -> None:
         (
             {"names": ("a", "b", "a")},
             "schema test: at least one landmark is needed, and names must be unique",
+        ),
+        (
+            {"names": ("a", "x" * 201)},
+            f"schema test: the landmark name '{'x' * 29}…{'x' * 28}' has 201 characters; shorten it to at"
+            " most 200",
+        ),
+        (
+            {"names": tuple(map(str, range(10_001)))},
+            "schema test: 10,001 landmarks; at most 10,000",
         ),
         ({"flip_pairs": (("a", "b"), ("b", "c"))}, "schema test: a landmark is in two flip pairs"),
         ({"flip_pairs": (("a", "a"),)}, "schema test: a landmark is in two flip pairs"),
@@ -110,3 +119,22 @@ def test_schema_distance_groups_prefer_normalizer_to_eyes() -> None:
         ("wrist",),
         ("left_thumb",),
     )
+
+
+def test_schema_with_long_texts_raises_short_message() -> None:
+    with pytest.raises(UserError) as error:
+        LandmarkSchema("n" * 5000, ("a",), eyes=(("b" * 5000,), ("a",)))
+    assert len(str(error.value)) < 200
+    with pytest.raises(UserError) as error:
+        LandmarkSchema.from_dict({"name": "n", "names": ["a"], "flip_pairs": [["x" * 5000]]})
+    assert len(str(error.value)) < 250
+
+
+def test_schema_accepts_the_longest_names_and_the_most_landmarks() -> None:
+    assert len(LandmarkSchema("long", ("a" * MAX_NAME, "b"))) == 2
+    with pytest.raises(UserError, match="shorten it to at most 200"):
+        LandmarkSchema("long", ("a" * (MAX_NAME + 1), "b"))
+    names = tuple(map(str, range(MAX_LANDMARKS)))
+    assert len(LandmarkSchema("many", names)) == 10_000
+    with pytest.raises(UserError, match="10,001 landmarks; at most 10,000"):
+        LandmarkSchema("many", (*names, "more"))

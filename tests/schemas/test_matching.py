@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.schemas import (
     IBUG68,
@@ -115,3 +116,8 @@ def test_numbers_of_five_landmarks_are_those_of_mtcnn() -> None:
     schema, _, (note,) = canonical_schema("any", [f"kp{i}" for i in range(5)])
     assert schema is MTCNN5
     assert "left_eye … mouth_right" in note
+
+
+def test_schema_from_endless_name_raises_before_its_pairs_are_searched() -> None:
+    with pytest.raises(UserError, match=r"schema face: the landmark name .* has 400,000 characters"):
+        schema_from_names("face", ["a l " * 100_000])

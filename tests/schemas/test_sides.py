@@ -128,3 +128,62 @@ def test_unpaired_names_ignores_midline_and_letters_of_another_spelling() -> Non
 
 def test_unpaired_names_reports_both_of_a_pair_that_a_schema_leaves_out() -> None:
     assert unpaired_names(LandmarkSchema("any", ("left_eye", "right_eye"))) == ("left_eye", "right_eye")
+
+
+ATTACHED = (
+    "ankle brow canthus cheek ear elbow eye eyebrow foot hand hip jaw knee lip mouth nostril paw pupil"
+    " shoulder temple toe wrist"
+)
+"""Words of anatomy to which the letter of a side may be attached."""
+
+
+@pytest.mark.parametrize("word", ATTACHED.split())
+def test_letter_attached_to_anatomy_is_a_side(word: str) -> None:
+    assert find_pairs([f"l{word}", f"r{word}"]) == ((f"l{word}", f"r{word}"),)
+    assert find_pairs([f"{word}l", f"{word}r"]) == ((f"{word}l", f"{word}r"),)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("left", "right"), ("lft", "rgt"), ("lt", "rt"), ("lf", "rf"), ("lh", "rh"), ("lb", "rb")],
+)
+def test_each_abbreviation_is_a_side(left: str, right: str) -> None:
+    assert find_pairs([f"{right}_paw", f"{left}_paw"]) == ((f"{left}_paw", f"{right}_paw"),)
+
+
+WITHOUT_SIDE = (
+    "alright aright birthright bright brighter cleft copyright downright forthright fright leftover leftovers"
+    " outright playwright righteous rightly rights upright wright"
+)
+
+
+@pytest.mark.parametrize("word", WITHOUT_SIDE.split())
+def test_word_that_contains_a_side_is_no_side(word: str) -> None:
+    assert unpaired_names(LandmarkSchema("any", (word, f"{word}_tip"))) == ()
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [("left_eye", "right_eye"), ("left_EYE", "right_EYE")],
+        [("left_eye", "right_eye"), ("Left_eye", "Right_eye")],
+        [("left_eye", "right_eye"), ("LEFT_eye", "RIGHT_eye")],
+        [("eye_left", "eye_right"), ("eye.left", "eye.right")],
+    ],
+)
+def test_find_pairs_of_names_that_differ_in_spelling_only(pairs: list[tuple[str, str]]) -> None:
+    names = [pair[side] for side in (1, 0) for pair in pairs]
+    assert find_pairs(names) == tuple(pairs)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("leye", "r_eye"),  # sides that are spelled in two ways
+        ("eyel", "eye_r"),
+        ("myleft", "myright"),  # the shortest words that contain a side
+        ("leftup", "rightup"),
+    ],
+)
+def test_find_pairs_of_attached_sides(left: str, right: str) -> None:
+    assert find_pairs([left, right]) == ((left, right),)
