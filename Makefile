@@ -1,12 +1,16 @@
 # Every target except screen and clean first creates the virtual environment, and updates it when pyproject.toml has
-# changed. make demo: train, evaluate, and predict the landmarks of a photo. make test: run the fast tests.
+# changed. make demo: train, evaluate, and predict the landmarks of a photo. make test: run the fast tests; with another
+# Python: PYTHON=python3.12 VENV=.venv-3.12 make test.
 
 PYTHON ?= python3
 VENV ?= .venv
+FUZZ_INPUTS ?= 100000
+FUZZ_SEED ?= 0
+LOWEST = .venv-lowest
 BIN = $(VENV)/bin
 READY = $(VENV)/ready
 
-.PHONY: demo docs test lint screen clean
+.PHONY: demo docs test coverage test-lowest fuzz lint screen clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +26,27 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# with the oldest versions of the dependencies that pyproject.toml allows; 7 GB with the CUDA build of torch
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip compile --quiet --resolution lowest-direct --python $(LOWEST)/bin/python pyproject.toml \
+		--extra coco --extra deeplabcut --extra sleap --extra web -o $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python -r $(LOWEST)/lowest.txt pytest hypothesis setuptools
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps -e .
+	$(LOWEST)/bin/python -m pytest
+
+# mutated files of every kind that is read; hours with the default number. It continues where it was stopped
+fuzz: $(READY)
+	$(BIN)/python benchmarks/damaged_input.py --inputs $(FUZZ_INPUTS) --seed $(FUZZ_SEED) --out runs/fuzz-$(FUZZ_SEED)
+
+# the fast tests, slower, with the lines and branches of the package that they execute; fails below 92 %
+coverage: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -40,4 +65,4 @@ screen:
 	apt-get install -y -qq chromium xvfb xdotool ffmpeg
 
 clean:
-	rm -rf $(VENV) site
+	rm -rf $(VENV) $(LOWEST) site

@@ -46,7 +46,12 @@ def cli_page() -> str:
     ).stdout  # fmt: skip
     # typer writes the examples in the help texts as plain paragraphs; as code they keep their line breaks
     text = re.sub(r"^ {0,3}(landmarks-fastai .*)$", r"    \1", text, flags=re.MULTILINE)
-    note = "In a checkout, `python cli.py` is the same as `landmarks-fastai`."
+    note = (
+        "In a checkout, `python cli.py` is the same as `landmarks-fastai`.\n\nThe exit code is 0 on success,"
+        " 2 if the input is wrong or a part of it could not be used, and 1 if the command failed or was"
+        " interrupted: by Ctrl-C, or by SIGTERM, which does the same. An interrupted command keeps what it"
+        " has done."
+    )
     return text.replace("# Command line\n", f"# Command line\n\n{note}\n", 1)
 
 

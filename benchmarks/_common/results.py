@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from landmarks_fastai.utils.files import read_json, write_json, write_text
+from landmarks_fastai.utils.files import write_json, write_text
+from landmarks_fastai.utils.json_reader import read_json_object
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 
@@ -41,7 +42,7 @@ class ResultFiles:
     def read(self, name: str | None = None) -> Results:
         """Return the results of this or another benchmark; empty if there are none."""
         path = self.folder / f"{name or self.name}.json"
-        return read_json(path) if path.is_file() else {}
+        return read_json_object(path) if path.is_file() else {}
 
     def write(self, results: Results) -> None:
         """Write the results and the page."""

@@ -56,6 +56,8 @@ def stage(command: str) -> tuple[int, str]:
     arguments = command.split()
     if "--from-frames" in arguments:  # another command writes the frames
         return 7, command
+    if arguments[0] == "predict" and "--resume" in arguments:  # another command begins
+        return 7, command
     if arguments[0] == "convert":  # first from the CSV that exists
         return (2 if arguments[1].endswith(".csv") else 3), command
     if arguments[0] != "train":
@@ -93,8 +95,8 @@ def test_documented_commands_succeed(in_workspace: Path, capsys: pytest.CaptureF
         arguments = shlex.split(command)
         if arguments[0] == "train" and "--resume" not in arguments:
             arguments += SMALL
-        if arguments[0] == "video":  # pages that process the same video are not read one after the other
-            arguments += ["--overwrite"]
+        if arguments[0] in ("predict", "video") and "--resume" not in arguments:
+            arguments += ["--overwrite"]  # pages that write the same file are not read one after the other
         status = run(arguments)
         errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
         if (status, errors) != (0, []):
