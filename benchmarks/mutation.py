@@ -435,7 +435,7 @@ FILES = ResultFiles("mutation", render)
 
 
 def import_libraries() -> None:
-    """Import what the modules and tests need, except the package itself, which every process imports anew."""
+    """Import what the modules and tests need, except the package, which each process imports."""
     for name in LIBRARIES:
         importlib.import_module(name)
     importlib.import_module("torch").set_num_threads(1)

@@ -52,6 +52,10 @@ OPTIONS = {
 """Options by their key in the record."""
 
 
+Records = tuple[PredictionRecord | None, PredictionRecord | None]
+"""The record of a folder, and that of the results that are to replace it."""
+
+
 class Existing(Enum):
     """What to do with results that exist."""
 
@@ -73,7 +77,12 @@ def check_available(out: Path, outputs: Outputs, existing: Existing) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; choose another --out")
-    earlier, staged = _read_records(out)
+    _check_records(out, _read_records(out), outputs, existing)
+
+
+def _check_records(out: Path, records: Records, outputs: Outputs, existing: Existing) -> None:
+    """Raise a UserError if a folder with these records is not available; see `check_available`."""
+    earlier, staged = records
     tables = _tables(out)
     if existing is Existing.REFUSE and (earlier or staged or tables):
         record = staged or earlier
@@ -145,9 +154,12 @@ def open_folder(out: Path, made: Made, outputs: Outputs, existing: Existing) -> 
                 " another --out"
             ) from None
     try:
-        check_available(out, outputs, existing)
-        _remove_stale(out, outputs)
-        with PredictionFolder(out, made, existing) as folder:
+        records = _read_records(out)
+        _check_records(out, records, outputs, existing)
+        drawings = {name for record in records if record for name in _drawings(record)}
+        for each in (out, out / STAGING_NAME):  # killed processes may have left temporary files
+            remove_stale_partials(each, drawings | outputs.written_names)
+        with PredictionFolder(out, made, existing, records) as folder:
             yield folder
     finally:
         release_lock(lock)
@@ -167,11 +179,11 @@ class PredictionFolder:
         What is done so far.
     """
 
-    def __init__(self, out: Path, made: Made, existing: Existing) -> None:
+    def __init__(self, out: Path, made: Made, existing: Existing, records: Records) -> None:
         self.out = out
         staging = out / STAGING_NAME
         self._is_empty = False
-        earlier, staged = _read_records(out)
+        earlier, staged = records
         resumed = (staged or earlier) if existing is Existing.RESUME else None
         if resumed is None:
             with report_write_errors(staging):
@@ -348,7 +360,7 @@ def _drawings_in(folder: Path) -> set[tuple[str, int]]:
     return {entry for record in records if record for entry in _drawings(record).items()}
 
 
-def _read_records(folder: Path) -> tuple[PredictionRecord | None, PredictionRecord | None]:
+def _read_records(folder: Path) -> Records:
     """Return the record of a folder, and that of the results that are to replace it.
 
     A record without images counts as none.
@@ -376,13 +388,6 @@ def _size(path: Path) -> int | None:
         return path.lstat().st_size
     except OSError:
         return None
-
-
-def _remove_stale(out: Path, outputs: Outputs) -> None:
-    """Delete the temporary files that killed processes have left."""
-    names = {name for record in _read_records(out) if record for name in _drawings(record)}
-    for folder in (out, out / STAGING_NAME):
-        remove_stale_partials(folder, names | set(outputs.names))
 
 
 def _check_made(out: Path, before: Made, now: Made) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from pathlib import Path
 from landmarks_fastai.commands.landmark_files import write_landmarks_csv, write_landmarks_json
 from landmarks_fastai.commands.predicted_labels import label_name, write_predicted_labels
 from landmarks_fastai.commands.prediction_record import PredictionRecord
+from landmarks_fastai.data.formats.schema_files import SCHEMA_NAME
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import LandmarkSchema
-from landmarks_fastai.utils.files import file_sha256, partial_path, report_write_errors
+from landmarks_fastai.utils.files import file_sha256, partial_path, remove, report_write_errors
 
 JSON_NAME = "landmarks.json"
 CSV_NAME = "landmarks.csv"
@@ -45,6 +45,12 @@ class Outputs:
         """Names of the files and folders."""
         tables = [name for name, wanted in ((JSON_NAME, self.json), (CSV_NAME, self.csv)) if wanted]
         return [*tables, *map(label_name, self.formats)]
+
+    @property
+    def written_names(self) -> set[str]:
+        """Names of everything that is written, also of the files that a format adds beside its own."""
+        interfaces = {f"{Path(label_name(name)).stem}.interface.xml" for name in self.formats}
+        return {*self.names, *interfaces, SCHEMA_NAME} if self.formats else set(self.names)
 
     def check_unchanged(self, out: Path, record: PredictionRecord) -> None:
         """Check that what exists in `out` is as it was written, so that it may be written again.
@@ -142,14 +148,6 @@ def digest(path: Path) -> str:
     for file in sorted(each for each in path.rglob("*") if each.is_file()):
         total.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\n".encode(errors="replace"))
     return total.hexdigest()
-
-
-def remove(path: Path) -> None:
-    """Remove a file, or a folder with its content."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 @contextmanager

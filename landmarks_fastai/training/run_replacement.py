@@ -28,6 +28,7 @@ from landmarks_fastai.training.run_folder import (
     last_checkpoint,
     run_entries,
 )
+from landmarks_fastai.utils.files import remove
 
 Outcome = Literal["nothing", "deleted", "restored"]
 """What became of the earlier run."""
@@ -152,10 +153,7 @@ def _delete(folder: Path) -> None:
     for entry in sorted(run_entries(folder), key=_is_marker):
         if entry.name == ASIDE or any(path.is_relative_to(entry) for path in foreign):
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        remove(entry)
 
 
 def _has_begun(folder: Path) -> bool:

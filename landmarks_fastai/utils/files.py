@@ -82,9 +82,17 @@ def remove_stale_partials(folder: Path, names: Collection[str]) -> list[Path]:
             continue
         if not _is_running(int(match["pid"])):
             with suppress(OSError):  # on Windows, a file that a process has open
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+                remove(entry)
                 removed.append(entry)
     return removed
+
+
+def remove(path: Path) -> None:
+    """Delete a file or link, or a folder with its content."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_running(pid: int) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Sequence
@@ -328,6 +330,19 @@ def test_killed_at_random_moments_loses_nothing(tmp_path: Path, replaces: bool) 
             mode = Existing.RESUME if is_begun(out, expected) or not replaces else Existing.OVERWRITE
         assert contents(out) == expected
         assert split_drawings(sorted(out.glob("*.png")))[0] == []
+
+
+def test_temporary_files_of_killed_processes_are_deleted(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 1)
+    predict(images, tmp_path / "expected", outputs=ALL)
+    out = tmp_path / "out"
+    out.mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in ("landmarks.csv", "labels-csv.csv", "schema.json", "labels-csv.interface.xml"):
+        (out / f".{Path(name).stem}.{ended.pid}{Path(name).suffix}").touch()
+    predict(images, out, outputs=ALL)
+    assert contents(out) == contents(tmp_path / "expected")
 
 
 # --- existing files -------------------------------------------------------------------------------
