@@ -5,10 +5,10 @@ The images are memory-mapped uint8, and each batch is indexed in one step, witho
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from landmarks_fastai.training.transforms import (
     ResizeToInput,
     SplitProtocols,
 )
+from landmarks_fastai.utils.interrupt import STOP_SIGNALS, blocked_signals, obey_only_parent
 
 ITEM_TYPES = (np.integer, int, str, Path, Image.Image, np.ndarray)
 """Types that `LoadImage` accepts."""
@@ -139,14 +140,21 @@ class BatchedIndexLoader(TfmdDL):
             del state["after_batch"]
         return state
 
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches; workers inherit blocked signals, until `wif` decides what the signals do."""
+        batches = super().__iter__()
+        with blocked_signals(STOP_SIGNALS if self.fake_l.num_workers else ()):
+            first = list(islice(batches, 1))
+        yield from first
+        yield from batches
+
     def wif(self) -> None:
         """Make a worker process ignore the signals that end a run; called by fastai in the process.
 
         A terminal or scheduler sends them to all processes, but only the training process decides when to
-        end: at the next batch, which it needs the workers for. Workers end with the training process.
+        end: at the next batch, which it needs the workers for. It ends its workers by SIGTERM.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        obey_only_parent()
 
     def _take(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         """Return the images of the given rows and, if the loader has labels, their points."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
@@ -70,6 +74,42 @@ def terminate_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def blocked_signals(numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Within the block, let signals wait, in this thread and in the threads and processes that it starts.
+
+    Windows has no such signals: there, nothing is changed.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def obey_only_parent() -> None:
+    """In a worker process, ignore Ctrl-C, and SIGTERM unless it comes from the process that uses the worker.
+
+    The parent ends its workers by SIGTERM, for example before it exits, and then waits for them. Where the
+    system does not tell the sender of a signal (Windows, macOS), SIGTERM is left as it is.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if sys.platform != "linux" or parent is None:
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait_for_parent() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+            pass
+        os._exit(0)  # like a process that SIGTERM ends: no exit handlers, which could wait for the parent
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()
 
 
 class _Repeats:

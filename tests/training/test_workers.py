@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing import context
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -29,11 +31,13 @@ from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.image_array import ImageArray
 from landmarks_fastai.data.sources import load_dataset
 from landmarks_fastai.data.splits import Split
+from landmarks_fastai.training import dataloaders
 from landmarks_fastai.training.dataloaders import build_dataloaders, pixel_statistics, worker_notes
 from landmarks_fastai.training.reporting import SilentReporter
 from landmarks_fastai.training.run import resume_run, train_run
 from landmarks_fastai.training.shared_images import SharedImages
 from landmarks_fastai.training.transforms import LoadImage, LoadPoints
+from landmarks_fastai.utils.interrupt import STOP_SIGNALS
 
 SLOW_METHODS = [
     pytest.param(method, marks=pytest.mark.slow)  # each process imports fastai
@@ -143,20 +147,55 @@ def test_export_leaves_out_images_and_labels(cached: LandmarkDataset) -> None:
         assert len(pickle.dumps(transform)) < 5_000
 
 
-@pytest.mark.skipif(not FORK, reason="the start method fork does not exist here")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_workers_survive_signals_that_end_a_run(
-    cached: LandmarkDataset, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def forked_epoch(cached: LandmarkDataset, monkeypatch: pytest.MonkeyPatch) -> Iterator[Iterator[Any]]:
+    """Return the batches of an epoch of 48 rows, loaded by two forked workers; end what is left of them."""
+    if not FORK:
+        pytest.skip("the start method fork does not exist here")
     monkeypatch.setattr(_FakeLoader, "multiprocessing_context", multiprocessing.get_context("fork"))
-    epoch = iter(make_dataloaders(cached, workers=2).train)
-    rows = len(next(epoch)[0])
+    yield iter(make_dataloaders(cached, workers=2).train)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+
+
+OTHER_PROCESS = "import os, sys; [os.kill(int(pid), int(sys.argv[1])) for pid in sys.argv[2:]]"
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_workers_survive_signals_that_a_scheduler_sends(
+    forked_epoch: Iterator[Any], number: signal.Signals
+) -> None:
+    rows = len(next(forked_epoch)[0])
     workers = multiprocessing.active_children()
     assert len(workers) == 2
-    for worker in workers:
-        assert worker.pid is not None
-        os.kill(worker.pid, number)
-    assert rows + sum(len(images) for images, _ in epoch) == 48
+    pids = [str(worker.pid) for worker in workers]
+    subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(int(number)), *pids], check=True)
+    assert rows + sum(len(images) for images, _ in forked_epoch) == 48
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_signals_during_the_start_of_workers_do_not_end_them(
+    forked_epoch: Iterator[Any], number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obey = dataloaders.obey_only_parent
+
+    def signal_then_obey() -> None:
+        # by a child of the worker, because a signal of the training process ends it
+        subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(int(number)), str(os.getpid())], check=True)
+        obey()
+
+    monkeypatch.setattr(dataloaders, "obey_only_parent", signal_then_obey)
+    assert sum(len(images) for images, _ in forked_epoch) == 48
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the sender of a signal")
+def test_workers_end_when_the_training_process_ends_them(forked_epoch: Iterator[Any]) -> None:
+    next(forked_epoch)
+    for worker in multiprocessing.active_children():
+        worker.terminate()  # what Python does at the exit of the training process, before it waits for them
+        worker.join(30)
+        assert worker.exitcode == 0
 
 
 def test_workers_that_fastai_does_not_use_on_macos_are_noted(
