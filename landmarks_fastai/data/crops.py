@@ -128,8 +128,11 @@ def _fingerprint(annotations: Annotations) -> str:
             content.update(
                 f"{image.path.absolute()}\0{image.frame}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
             )
-        except OSError:
-            content.update(f"{image.path.absolute()}\0missing\n".encode())
+        except (
+            OSError,
+            ValueError,
+        ):  # ValueError: a name that no file can have, such as one with a null byte
+            content.update(f"{image.path.absolute()}\0missing\n".encode(errors="backslashreplace"))
     arrays = (annotations.rows, annotations.points, annotations.visibility, annotations.boxes)
     for array in arrays:
         content.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())

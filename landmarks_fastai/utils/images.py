@@ -40,7 +40,7 @@ from landmarks_fastai.utils.image_formats import (
     open_image,
 )
 from landmarks_fastai.utils.media_files import VIDEO_SUFFIXES, media_kind
-from landmarks_fastai.utils.text import format_count, shorten
+from landmarks_fastai.utils.text import format_count, quote, shorten
 
 SWAPS_AXES = frozenset({5, 6, 7, 8})
 """EXIF orientations that exchange width and height."""
@@ -181,6 +181,8 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be opened: {error.strerror}") from error
+    except ValueError:  # a null byte, or half of a surrogate pair, both of which JSON can express
+        raise UserError(f"{quote(str(path))}: no file can have this name; correct it") from None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -293,6 +293,14 @@ def test_read_image_missing_file_or_folder_raises(tmp_path: Path) -> None:
         read_image(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png", "\ud800" * 3000])
+def test_read_image_name_that_no_file_can_have_raises_one_short_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="no file can have this name") as error:
+        read_image(tmp_path / name)
+    str(error.value).encode()  # can be printed
+    assert len(str(error.value)) < 150
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     folder = tmp_path / "images"

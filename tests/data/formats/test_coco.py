@@ -246,6 +246,14 @@ def test_read_unusable_annotation_is_left_out_with_one_line_message(folder, entr
     assert re.search(words, message)
 
 
+@pytest.mark.parametrize("name", ["a\0.png", "\ud800.png", "\ud800" * 3000])
+def test_read_image_name_that_no_file_can_have_is_left_out(folder, name):
+    images = [*IMAGES, {"id": 12, "file_name": name, "width": 60, "height": 40}]
+    annotations = coco.read(write(folder, [SECOND, FIRST | {"image_id": 12}], images=images))
+    assert annotations.names == ("labels.json annotation 18",)
+    assert re.search("annotation 17: no such image", annotations.bad_rows[0])
+
+
 UNUSABLE = {
     "a list": ("[]", "not a COCO file"),
     "no annotations": ('{"images": [], "categories": []}', "'annotations'"),
