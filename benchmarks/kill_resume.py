@@ -3,6 +3,7 @@
     python benchmarks/kill_resume.py
 
 Half of the kills are at moments drawn uniformly over the run, half shortly after last.pt began to be written.
+Cross-validations are killed at uniformly drawn moments.
 Every second run replaces an earlier one. Runs are forked from one process that has imported everything, and
 use one thread of the CPU. Writes kill_resume.json and kill_resume.md; kills that are in kill_resume.json are
 not repeated. `--work` is the folder of the runs; it needs 2 GB.
@@ -11,6 +12,7 @@ not repeated. `--work` is the folder of the runs; it needs 2 GB.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import random
 import shutil
@@ -20,7 +22,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -37,11 +39,20 @@ from safetensors.torch import load_file
 from landmarks_fastai.config.loading import validate_config
 from landmarks_fastai.config.options import TrainConfig
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.evaluation.out_of_fold import FOLDS_NAME, OOF_NAME
+from landmarks_fastai.model_files.run_marker import fold_folder
 from landmarks_fastai.training.checkpoint import read_tensors
+from landmarks_fastai.training.cross_validation import (
+    cross_validate,
+    is_cross_validation,
+    resume_cross_validation,
+)
 from landmarks_fastai.training.run import resume_run, train_run
-from landmarks_fastai.training.run_folder import best_checkpoint, last_checkpoint
+from landmarks_fastai.training.run_folder import METRICS_NAME, best_checkpoint, last_checkpoint
 
 KILLS = 50
+CROSS_VALIDATION_KILLS = 20
+FOLDS = 2
 SEED = 1
 EPOCHS = 3
 WRITE_SECONDS = 0.2
@@ -64,15 +75,18 @@ MOMENTS = (
 )
 
 
-def tiny_config() -> TrainConfig:
-    """Return the config of a run of seconds that uses everything that a checkpoint restores."""
+def tiny_config(folds: int | None = None) -> TrainConfig:
+    """Return the config of a run of seconds that uses everything that a checkpoint restores.
+
+    The runs of a cross-validation have one epoch.
+    """
     return validate_config(
         {
             "seed": 3,
             "model": {"input_size": 32, "head": "soft-argmax"},
-            "data": {"source": "synthetic", "count": 60},
+            "data": {"source": "synthetic", "count": 60, "folds": folds},
             "training": {
-                "epochs": EPOCHS,
+                "epochs": EPOCHS if folds is None else 1,
                 "batch_size": 16,
                 "loss": "l1",
                 "schedule": {"name": "one_cycle", "max_lr": 0.003},
@@ -84,6 +98,58 @@ def tiny_config() -> TrainConfig:
         },
         "kill_resume",
     )
+
+
+@dataclass(frozen=True)
+class CrossValidationTrials:
+    """Cross-validations that are killed; see `Trials` for the parameters."""
+
+    work: Path
+    expected: Path
+    seconds: float
+
+    @classmethod
+    def prepare(cls, work: Path) -> CrossValidationTrials:
+        """Cross-validate without interruption."""
+        expected = work / "expected"
+        return cls(work, expected, run_uninterrupted(cls._train(work, expected)))
+
+    @staticmethod
+    def _train(work: Path, folder: Path) -> Callable[[], object]:
+        return partial(cross_validate, tiny_config(FOLDS), folder, cache=work / "cache", overwrite=True)
+
+    def kill(self, number: int) -> Results:
+        """Cross-validate, kill, resume and compare; return where it was killed and whether all is equal."""
+        draw = random.Random(f"{SEED}-cross-validation-{number}")
+        folder = self.work / f"cross-validation-{number}"
+        process = start(self._train(self.work, folder))
+        time.sleep(draw.uniform(0.0, self.seconds))
+        os.kill(process, signal.SIGKILL)
+        killed = wait(process) == -signal.SIGKILL
+        begun = is_cross_validation(folder)
+        done = json.loads((folder / FOLDS_NAME).read_text())["done"] if begun else 0
+        resume = partial(resume_cross_validation, folder, cache=self.work / "cache")
+        if wait(start(resume if begun else self._train(self.work, folder))) != 0:
+            raise RuntimeError(f"{folder}: the second process failed")
+        difference = self._compare(folder)
+        if difference is None:
+            shutil.rmtree(folder)
+        moment = f"with {done} of {FOLDS} folds done" if killed else MOMENTS[-1]
+        return {"moment": moment, "earlier": False, "difference": difference}
+
+    def _compare(self, folder: Path) -> str | None:
+        """Return what differs from the uninterrupted cross-validation; None if nothing does."""
+        for number in range(1, FOLDS + 1):
+            difference = compare(fold_folder(folder, number), fold_folder(self.expected, number))
+            if difference is not None:
+                return f"fold {number}: {difference}"
+        names = [{path.name for path in each.iterdir()} for each in (folder, self.expected)]
+        if names[0] != names[1]:
+            return f"files: {sorted(names[0] ^ names[1])}"
+        for name in (FOLDS_NAME, OOF_NAME, METRICS_NAME):
+            if (folder / name).read_bytes() != (self.expected / name).read_bytes():
+                return name
+        return None
 
 
 @dataclass(frozen=True)
@@ -107,12 +173,9 @@ class Trials:
     @classmethod
     def prepare(cls, work: Path) -> Trials:
         """Train without interruption."""
-        for module in PRELOADED:
-            importlib.import_module(module)
-        started, expected = time.monotonic(), work / "expected"
-        if wait(start(partial(train_run, tiny_config(), expected, cache=work / "cache"))) != 0:
-            raise RuntimeError("the uninterrupted run failed")
-        return cls(work, expected, time.monotonic() - started)
+        expected = work / "expected"
+        run = partial(train_run, tiny_config(), expected, cache=work / "cache")
+        return cls(work, expected, run_uninterrupted(run))
 
     def kill(self, number: int) -> Results:
         """Train, kill, resume and compare; return where it was killed and whether the results are equal."""
@@ -151,6 +214,16 @@ class Trials:
             poll(lambda: not unfinished.exists(), deadline)
         poll(unfinished.exists, deadline)
         time.sleep(delay)
+
+
+def run_uninterrupted(run: Callable[[], object]) -> float:
+    """Call a function in a forked process; return how many seconds it took."""
+    for module in PRELOADED:
+        importlib.import_module(module)
+    started = time.monotonic()
+    if wait(start(run)) != 0:
+        raise RuntimeError("the uninterrupted run failed")
+    return time.monotonic() - started
 
 
 def poll(condition: Callable[[], bool], deadline: float) -> None:
@@ -234,11 +307,8 @@ def compare(folder: Path, expected: Path) -> str | None:
 
 def render(results: Results) -> str:
     """Return the page."""
-    kills = results["kills"].values()
-    counts = Counter(kill["moment"] for kill in kills)
-    equal = Counter(kill["moment"] for kill in kills if kill["difference"] is None)
-    rows = [[moment, str(counts[moment]), str(equal[moment])] for moment in MOMENTS if counts[moment]]
-    rows.append(["all", str(len(kills)), str(sum(equal.values()))])
+    kills = list(results["kills"].values())
+    cross_validations = list(results["cross-validation kills"].values())
     replacing = sum(kill["earlier"] for kill in kills)
     return markdown_page(
         "Resuming after SIGKILL",
@@ -247,11 +317,26 @@ def render(results: Results) -> str:
         " or trained again if there was no checkpoint yet. Equal: the files of the run folder, the weights in"
         " `model.safetensors`, `last.pt` and `best.pt` and the history are those of an uninterrupted run, bit"
         " for bit. Nothing else is in the folder: no temporary file, no lock.",
-        markdown_table(["killed", "kills", "equal after resuming"], rows),
+        _kill_table(kills),
         f"{replacing} of the runs replaced an earlier run. Where the new run had no checkpoint yet, the"
         " earlier run was complete afterward.",
+        f"{len(cross_validations)} cross-validations of {FOLDS} folds of one epoch were killed at moments drawn"
+        " uniformly. Equal: the same for the run folder of each fold, and the out-of-fold predictions and their"
+        " scores, byte for byte.",
+        _kill_table(cross_validations),
         f"{results['setting']['machine']}.",
     )
+
+
+def _kill_table(kills: Sequence[Results]) -> str:
+    """Return a table of the moments of kills."""
+    counts = Counter(kill["moment"] for kill in kills)
+    equal = Counter(kill["moment"] for kill in kills if kill["difference"] is None)
+    moments = [moment for moment in MOMENTS if counts[moment]]
+    others = sorted(counts.keys() - set(MOMENTS))
+    rows = [[moment, str(counts[moment]), str(equal[moment])] for moment in (*others, *moments)]
+    rows.append(["all", str(len(kills)), str(sum(equal.values()))])
+    return markdown_table(["killed", "kills", "equal after resuming"], rows)
 
 
 FILES = ResultFiles("kill_resume", render)
@@ -262,12 +347,23 @@ def main() -> None:
     parser = BenchmarkParser(__doc__, FILES)
     parser.add_argument("--work", type=Path, help="existing folder for the runs; default: a temporary one")
     parser.add_argument("--kills", type=int, default=KILLS, help="number of kills")
+    parser.add_argument(
+        "--cross-validation-kills",
+        type=int,
+        default=CROSS_VALIDATION_KILLS,
+        help="number of killed cross-validations",
+    )
     options, files = parser.parse()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(dir=options.work) as work:
-        trials = Trials.prepare(Path(work))
-        kills = [(("kills", f"{number:02}"), partial(trials.kill, number)) for number in range(options.kills)]
-        run_missing(files, {"machine": describe_machine(), "seconds": round(trials.seconds, 1)}, kills)
+    counts = {"kills": options.kills, "cross-validation kills": options.cross_validation_kills}
+    for (key, count), kind in zip(counts.items(), (Trials, CrossValidationTrials), strict=True):
+        if len(files.read().get(key, {})) >= count:
+            continue
+        with tempfile.TemporaryDirectory(dir=options.work) as work:
+            trials = kind.prepare(Path(work))
+            kills = [((key, f"{number:02}"), partial(trials.kill, number)) for number in range(count)]
+            run_missing(files, {"machine": describe_machine()}, kills)
+    files.write_page()
 
 
 if __name__ == "__main__":

@@ -78,7 +78,10 @@ def remove_stale_partials(folder: Path, names: Collection[str]) -> list[Path]:
     removed = []
     for entry in folder.iterdir() if folder.is_dir() else ():
         match = PARTIAL_NAME.fullmatch(entry.name)
-        if match is None or match["stem"] + match["suffix"] not in names:
+        # the temporary file of a temporary file, if one function that writes a file calls another one
+        while match is not None and (name := match["stem"] + match["suffix"]) not in names:
+            match = PARTIAL_NAME.fullmatch(name)
+        if match is None:
             continue
         if not _is_running(int(match["pid"])):
             with suppress(OSError):  # on Windows, a file that a process has open

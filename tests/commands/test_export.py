@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.killing import run_killed
 
 from landmarks_fastai.commands.export import export_model
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
@@ -121,3 +125,25 @@ def test_export_with_deviating_predictions_leaves_no_file(model: Path, tmp_path:
     with pytest.raises(RunError, match="not written, because a prediction differs by"):
         export_model(model, tmp_path / "out.safetensors", half=True, max_deviation=-1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+@pytest.mark.parametrize("suffix", [".safetensors", pytest.param(".onnx", marks=pytest.mark.slow)])
+def test_export_killed_at_random_moments_keeps_a_complete_file(
+    model: Path, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / "folder" / f"out{suffix}"
+    images = draw_synthetic_faces(1, seed=3).images
+    began = time.monotonic()
+    export_model(model, out)
+    duration = time.monotonic() - began
+    expected = Predictor.open(out, "cpu").predict_batch(images).points
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        out.write_bytes(b"earlier")
+        was_done = run_killed(rng.uniform(0, duration), partial(export_model, model, out, overwrite=True))
+        if was_done or out.read_bytes() != b"earlier":
+            np.testing.assert_array_equal(Predictor.open(out, "cpu").predict_batch(images).points, expected)
+    export_model(model, out, overwrite=True)
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    np.testing.assert_array_equal(Predictor.open(out, "cpu").predict_batch(images).points, expected)

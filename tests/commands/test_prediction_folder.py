@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.killing import run_killed
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -284,19 +285,6 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 # --- killed ---------------------------------------------------------------------------------------
 
 
-def run_killed(delay: float, *arguments: Any, **options: Any) -> bool:
-    """Predict in another process and kill it after a delay in seconds; return whether it was done before."""
-    child = os.fork()
-    if child == 0:
-        try:
-            predict(*arguments, **options)
-        finally:
-            os._exit(0)
-    time.sleep(delay)
-    os.kill(child, signal.SIGKILL)
-    return os.WIFEXITED(os.waitpid(child, 0)[1])
-
-
 def is_begun(out: Path, expected: dict[str, bytes]) -> bool:
     """Return whether a folder has results of the run that was killed: --resume would else add to others."""
     staged = PredictionRecord.read(out / ".predictions" / "predictions.jsonl")
@@ -323,7 +311,9 @@ def test_killed_at_random_moments_loses_nothing(tmp_path: Path, replaces: bool) 
             earlier = (out / "landmarks.json").read_bytes()
         mode = Existing.OVERWRITE if replaces else Existing.REFUSE
         delay = duration
-        while not run_killed(rng.uniform(0, delay), images, out, mode, predictor=FakePredictor(5)):
+        while not run_killed(
+            rng.uniform(0, delay), partial(predict, images, out, mode, predictor=FakePredictor(5))
+        ):
             delay *= 1.1  # the machine may have become busy
             if (out / "landmarks.json").exists():
                 assert (out / "landmarks.json").read_bytes() in (earlier, expected["landmarks.json"])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import os
 import resource
+import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +28,7 @@ from helpers.clips import (
     write_gray_clip,
     write_noise_clip,
 )
+from helpers.killing import run_killed
 from numpy.typing import NDArray
 
 from landmarks_fastai.cli.app import run
@@ -304,6 +308,44 @@ def test_annotate_video_removes_what_killed_processes_left(tmp_path: Path) -> No
     annotate_video(source, out, None, frames=frames)
     hidden = sorted(path.name for path in tmp_path.rglob(".*"))
     assert hidden == sorted([f".out.{os.getppid()}.mp4", f".other.{process.pid}.mp4"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_annotate_video_killed_at_random_moments_keeps_complete_files(tmp_path: Path) -> None:
+    source = write_gray_clip(tmp_path / "a.mp4", 12)
+
+    def annotate(folder: Path, end: float | None = None) -> None:
+        tracker = FakeTracker(*[(0,)] * 12)
+        files, frames = [folder / "p.csv"], folder / "frames"
+        annotate_video(
+            source, folder / "out.mp4", tracker, end=end, landmark_files=files, frames=frames, overwrite=True
+        )
+
+    def contents(folder: Path) -> dict[str, bytes]:
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+    folders = earlier, complete, killed = tmp_path / "earlier", tmp_path / "complete", tmp_path / "killed"
+    for folder in folders:
+        folder.mkdir()
+    annotate(earlier, end=0.2)
+    began = time.monotonic()
+    annotate(complete)
+    duration = time.monotonic() - began
+    before, expected = contents(earlier), contents(complete)
+    assert len(before) == 2 + 5 + 1
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        shutil.rmtree(killed)
+        shutil.copytree(earlier, killed)
+        run_killed(rng.uniform(0, duration), partial(annotate, killed))
+        found = contents(killed)
+        for name in ("out.mp4", "p.csv"):
+            assert found[name] in (before[name], expected[name])
+        for name in before.keys() - {"frames/times.csv"}:  # its absence marks an interrupted replacement
+            assert found[name] in (before[name], expected[name])
+        annotate(killed)
+        assert contents(killed) == expected
 
 
 def test_annotate_video_interrupted_replaces_frames_as_it_does_the_video(

@@ -82,15 +82,16 @@ def test_folder_in_place_of_file_is_user_error(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("temporary", ["partial_path(path)", "partial_path(partial_path(path))"])
 @pytest.mark.parametrize("name", ["model.pkl", "README", "landmarks.tar.gz", "a.1.csv"])
-def test_temporary_file_of_killed_process_is_removed(name: str, tmp_path: Path) -> None:
+def test_temporary_file_of_killed_process_is_removed(name: str, temporary: str, tmp_path: Path) -> None:
     killed = subprocess.Popen(
         [
             sys.executable,
             "-c",
             "import os, sys; from pathlib import Path\n"
             "from landmarks_fastai.utils.files import partial_path\n"
-            "partial_path(Path(sys.argv[1])).touch(); os._exit(9)",
+            f"path = Path(sys.argv[1]); {temporary}.touch(); os._exit(9)",
             str(tmp_path / name),
         ]
     )
