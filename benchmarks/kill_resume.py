@@ -320,9 +320,9 @@ def render(results: Results) -> str:
         _kill_table(kills),
         f"{replacing} of the runs replaced an earlier run. Where the new run had no checkpoint yet, the"
         " earlier run was complete afterward.",
-        f"{len(cross_validations)} cross-validations of {FOLDS} folds of one epoch were killed at moments drawn"
-        " uniformly. Equal: the same for the run folder of each fold, and the out-of-fold predictions and their"
-        " scores, byte for byte.",
+        f"{len(cross_validations)} cross-validations of {FOLDS} folds of one epoch were killed at moments"
+        " drawn uniformly. Equal: the same for the run folder of each fold, and the out-of-fold predictions"
+        " and their scores, byte for byte.",
         _kill_table(cross_validations),
         f"{results['setting']['machine']}.",
     )
