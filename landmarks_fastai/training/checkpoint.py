@@ -6,13 +6,11 @@ plain values and are read with torch's `weights_only`, so that opening one execu
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.tracker import EarlyStoppingCallback
@@ -20,37 +18,18 @@ from fastai.learner import Learner
 
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.training.callbacks import find_callback
+from landmarks_fastai.training.distributed import SINGLE_PROCESS, Processes
 from landmarks_fastai.training.ema import ExponentialMovingAverage, evaluated_weights
 from landmarks_fastai.training.label_bias import EstimateLabelBias
 from landmarks_fastai.training.precision import Autocast
+from landmarks_fastai.training.random_state import get_random_state, set_random_state
 from landmarks_fastai.training.reporting import EpochLog
 from landmarks_fastai.training.run_folder import best_checkpoint, last_checkpoint
 from landmarks_fastai.training.run_replacement import settle_replacement
+from landmarks_fastai.training.threads import ChooseThreads
+from landmarks_fastai.training.time_budget import time_budget_of
 from landmarks_fastai.utils.files import atomic_write
 from landmarks_fastai.utils.text import shorten
-
-
-def get_random_state() -> dict[str, Any]:
-    """Return the state of every random number generator that training uses."""
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": [str(kind), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Restore the state that `get_random_state` returned, for as many GPUs as there are now."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available():
-        for number, generator in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
-            torch.cuda.set_rng_state(generator, number)
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
@@ -84,18 +63,22 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return content
 
 
-def place_of(learn: Learner) -> str:
+def place_of(learn: Learner, processes: Processes = SINGLE_PROCESS) -> str:
     """Return the device and the dtype of the forward pass of a learner: ``"cuda:0, bfloat16"``.
 
-    A resumed run continues bit for bit only at the same place.
+    Several processes are part of it: ``"cuda:0, bfloat16, 4 processes"``. A resumed run continues bit for bit
+    only at the same place.
     """
     autocast = find_callback(learn, Autocast)
     dtype = "float32" if autocast is None else str(autocast.dtype).removeprefix("torch.")
-    return f"{learn.dls.device}, {dtype}"
+    place = f"{learn.dls.device}, {dtype}"
+    return f"{place}, {processes.count} processes" if processes.are_several else place
 
 
 def is_stopped(state: dict[str, Any], patience: int | None) -> bool:
-    """Return True if early stopping ended the run of a full state."""
+    """Return True if early stopping, or the end of its time, ended the run of a full state."""
+    if state.get("time") is not None and state["time"]["finished"]:
+        return True
     return patience is not None and state["stopping"] is not None and state["stopping"]["wait"] >= patience
 
 
@@ -111,12 +94,14 @@ class SaveCheckpoint(Callback):
         The run folder. The run that it contained before is deleted after the first full state.
     every
         Number of epochs between full states.
+    processes
+        The processes of the run, of which the main one writes, with the random numbers of all.
     """
 
     order = 64  # after early stopping, whose count of epochs is part of the state
 
-    def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every = folder, every
+    def __init__(self, folder: Path, every: int, processes: Processes = SINGLE_PROCESS) -> None:
+        self.folder, self.every, self.processes = folder, every, processes
 
     def before_fit(self) -> None:
         """Note that no epoch has been saved."""
@@ -135,29 +120,37 @@ class SaveCheckpoint(Callback):
     def _write(self, state_due: bool) -> None:
         rows = _epoch_log(self.learn).rows
         earlier = [row["valid_loss"] for row in rows[:-1]]
-        if not earlier or rows[-1]["valid_loss"] < min(earlier):
+        if self.processes.is_main and (not earlier or rows[-1]["valid_loss"] < min(earlier)):
             best = {"weights": evaluated_weights(self.learn), "row": rows[-1]}
             write_tensors(best_checkpoint(self.folder), best)
         if state_due:
-            write_tensors(last_checkpoint(self.folder), self._state())
+            state = self._state()
             self.saved = self.epoch + 1
-            settle_replacement(self.folder)
+            if self.processes.is_main:
+                write_tensors(last_checkpoint(self.folder), state)
+                settle_replacement(self.folder)
 
     def _state(self) -> dict[str, Any]:
         stopping = find_callback(self.learn, EarlyStoppingCallback)
         ema = find_callback(self.learn, ExponentialMovingAverage)
         bias = find_callback(self.learn, EstimateLabelBias)
+        budget = time_budget_of(self.learn)
+        threads = find_callback(self.learn, ChooseThreads)
+        random_states = self.processes.gather(get_random_state())
         return {
             "epoch": self.epoch + 1,
             "train_iter": self.train_iter,
-            "place": place_of(self.learn),
+            "place": place_of(self.learn, self.processes),
             "model": self.model.state_dict(),
             "ema": None if ema is None else ema.average,
             "optimizer": self.opt.state_dict(),
             "label_bias": None if bias is None else bias.augment.label_bias,
+            "threads": None if threads is None else threads.count,
+            "time": None if budget is None else budget.state(),
             "rows": _epoch_log(self.learn).rows,
             "stopping": None if stopping is None else {"best": float(stopping.best), "wait": stopping.wait},
-            "random": get_random_state(),
+            "random": random_states[0],
+            "random_of_others": random_states[1:],
         }
 
 
@@ -168,12 +161,14 @@ class RestoreCheckpoint(Callback):
     ----------
     state
         Content of the file at `last_checkpoint`.
+    rank
+        Number of this process. One that the run did not have before keeps its random numbers.
     """
 
     order = 95
 
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.state = state
+    def __init__(self, state: dict[str, Any], rank: int = 0) -> None:
+        self.state, self.rank = state, rank
 
     def before_fit(self) -> None:
         """Restore everything that `SaveCheckpoint` saves in the full state."""
@@ -182,6 +177,12 @@ class RestoreCheckpoint(Callback):
         learn.opt.load_state_dict(state["optimizer"])
         learn.train_iter = state["train_iter"]
         _epoch_log(learn).rows = list(state["rows"])
+        threads = find_callback(learn, ChooseThreads)
+        if threads is not None:
+            threads.restore(state.get("threads"))
+        budget = time_budget_of(learn)
+        if budget is not None and state.get("time") is not None:
+            budget.restore(state["time"])
         ema = find_callback(learn, ExponentialMovingAverage)
         if ema is not None and state["ema"] is not None:
             ema.average = {name: value.to(self.dls.device) for name, value in state["ema"].items()}
@@ -191,7 +192,9 @@ class RestoreCheckpoint(Callback):
         stopping = find_callback(learn, EarlyStoppingCallback)
         if stopping is not None and state["stopping"] is not None:
             stopping.best, stopping.wait = state["stopping"]["best"], state["stopping"]["wait"]
-        set_random_state(state["random"])
+        random_states = [state["random"], *state.get("random_of_others", [])]
+        if self.rank < len(random_states):
+            set_random_state(random_states[self.rank])
 
 
 @contextmanager
@@ -203,9 +206,11 @@ def fit_from_epoch(learn: Learner, start: int) -> Iterator[None]:
     """
 
     def fit_remaining() -> None:
-        for epoch in range(start, learn.n_epoch):
+        epoch = start
+        while epoch < learn.n_epoch:  # which a time budget changes on the way
             learn.epoch = epoch
             learn._with_events(learn._do_epoch, "epoch", CancelEpochException)
+            epoch += 1
 
     learn._do_fit = fit_remaining
     try:

@@ -25,10 +25,12 @@ from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.run_marker import CONFIG_NAME, check_run_folder, fold_folder
 from landmarks_fastai.training.dataloaders import scored_rows, worker_notes
+from landmarks_fastai.training.distributed import check_single_process
 from landmarks_fastai.training.loggers import check_no_live_logger
+from landmarks_fastai.training.preparation import check_config, data_notes
 from landmarks_fastai.training.reporting import Reporter, SilentReporter
 from landmarks_fastai.training.resuming import changed_data_error, check_not_restored, with_available_device
-from landmarks_fastai.training.run import TrainResult, check_config, data_notes, resume_run, train_run
+from landmarks_fastai.training.run import TrainResult, resume_run, train_run
 from landmarks_fastai.training.run_folder import (
     METRICS_NAME,
     check_available,
@@ -41,6 +43,9 @@ from landmarks_fastai.training.weight_transfer import check_initial_model, open_
 from landmarks_fastai.utils.files import write_json
 from landmarks_fastai.utils.json_reader import read_json_object
 from landmarks_fastai.utils.progress import Progress
+
+TASK = "a cross-validation"
+ADVICE = ", or train fold after fold with --set data.fold=1, 2 …"
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,7 @@ def cross_validate(
     RunError
         See `train_run`.
     """
+    check_single_process(TASK, ADVICE)
     check_available(folder, overwrite)
     check_no_live_logger(folder)
     check_config(config)
@@ -163,6 +169,7 @@ def resume_cross_validation(
     UserError
         See `resume_run`.
     """
+    check_single_process(TASK, ADVICE)
     with lock_folder(folder):
         check_not_restored(folder)
         check_run_folder(folder)
@@ -226,14 +233,25 @@ def _train_fold(plan: _CrossValidation, number: int) -> TrainResult:
     if last_checkpoint(folder).is_file():
         return resume_run(folder, cache=plan.cache, reporter=plan.reporter, progress=plan.progress)
     delete_run(folder)  # an interrupted run may have left files but no checkpoint
-    data = plan.config.data.model_copy(update={"fold": number})
     return train_run(
-        plan.config.model_copy(update={"data": data}),
+        _fold_config(plan.config, plan.folds, number),
         folder,
         cache=plan.cache,
         reporter=plan.reporter,
         labels_checked=True,
         progress=plan.progress,
+    )
+
+
+def _fold_config(config: TrainConfig, folds: int, number: int) -> TrainConfig:
+    """Return the config of a fold, which has its share of the time of all."""
+    minutes = config.training.minutes
+    training = {"minutes": None if minutes is None else minutes / folds}
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"fold": number}),
+            "training": config.training.model_copy(update=training),
+        }
     )
 
 

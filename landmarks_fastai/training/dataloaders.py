@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from fastai.data.load import DataLoader
+from fastai.torch_core import to_detach
 from fastai.vision.all import (
     DataBlock,
     DataLoaders,
@@ -37,6 +38,7 @@ from landmarks_fastai.data.image_array import ImageArray
 from landmarks_fastai.data.splits import Split
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.training.augmentation import AugmentBatch
+from landmarks_fastai.training.distributed import SINGLE_PROCESS, Processes
 from landmarks_fastai.training.schema_checks import check_mirroring
 from landmarks_fastai.training.transforms import (
     LoadImage,
@@ -95,7 +97,15 @@ class BatchedIndexLoader(TfmdDL):
         once, so that predictions on the training set are not repeated.
 
     The other parameters are those of fastai's `TfmdDL`.
+
+    Attributes
+    ----------
+    processes
+        The processes that share an epoch. Each gets a part of every batch, so that together they use the
+        batches of a single process. In validation, whose last batch can be smaller, each gets whole batches.
     """
+
+    processes: Processes = SINGLE_PROCESS
 
     def __init__(
         self,
@@ -114,15 +124,20 @@ class BatchedIndexLoader(TfmdDL):
 
     def get_idxs(self) -> NDArray[np.int64]:
         """Return the order of the rows in an epoch, shuffled by torch's generator, which checkpoints save."""
-        order = torch.randperm(self.n) if self.shuffle else torch.arange(self.n)
+        order = self.processes.broadcast(torch.randperm(self.n)) if self.shuffle else torch.arange(self.n)
         return order.numpy() % max(len(self.dataset), 1)
 
     def sample(self) -> Iterator[NDArray[np.int64]]:
         """Return an iterator over the batches of indices of this worker process."""
         order = np.asarray(self._DataLoader__idxs)  # set by fastai's __iter__ in the main process
         stop = len(order) - len(order) % self.bs if self.drop_last else len(order)
-        step = self.bs * self.num_workers
-        return (order[start : start + self.bs] for start in range(self.offs * self.bs, stop, step))
+        batches = range(0, stop, self.bs)
+        rank, count = self.processes.rank, self.processes.count
+        if self.drop_last:
+            taken = (order[start : start + self.bs] for start in batches[self.offs :: self.num_workers])
+            return (np.array_split(rows, count)[rank] for rows in taken) if count > 1 else taken
+        whole = batches[rank::count][self.offs :: self.num_workers]
+        return (order[start : start + self.bs] for start in whole)
 
     def create_batches(self, samps: Iterator[NDArray[np.int64]]) -> Iterator[tuple[Tensor, ...]]:
         """Yield the batch of each array of indices."""
@@ -155,6 +170,10 @@ class BatchedIndexLoader(TfmdDL):
         end: at the next batch, which it needs the workers for. It ends its workers by SIGTERM.
         """
         obey_only_parent()
+
+    def to_detach(self, b: Any, cpu: bool = True, gather: bool = True) -> Any:
+        """Detach tensors; called by fastai, which would also collect those of all processes."""
+        return to_detach(b, cpu, gather=False)
 
     def _take(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         """Return the images of the given rows and, if the loader has labels, their points."""

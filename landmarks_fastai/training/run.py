@@ -9,20 +9,12 @@ from typing import Any
 
 import numpy as np
 from fastai.callback.core import Callback
-from fastai.learner import Learner
-from fastai.torch_core import set_seed
 
-from landmarks_fastai.config.loading import load_config
+from landmarks_fastai.config.loading import dump_config, load_config
 from landmarks_fastai.config.options import TrainConfig
-from landmarks_fastai.data.dataset import LandmarkDataset
-from landmarks_fastai.data.label_checks import check_labels
-from landmarks_fastai.data.sources import load_dataset
-from landmarks_fastai.data.splits import Split, split_from_config, split_notes
 from landmarks_fastai.errors import LandmarksError, UserError, WriteError
 from landmarks_fastai.evaluation.report import Report
-from landmarks_fastai.inference.backends import resolve_device
 from landmarks_fastai.model_files.run_marker import CONFIG_NAME, DATA_NAME, check_run_folder
-from landmarks_fastai.networks.resnet import get_resnet
 from landmarks_fastai.training.callbacks import FailOnDivergence, StopOnInterrupt
 from landmarks_fastai.training.checkpoint import (
     RestoreCheckpoint,
@@ -33,10 +25,17 @@ from landmarks_fastai.training.checkpoint import (
     read_tensors,
 )
 from landmarks_fastai.training.dataloaders import protocol_notes, worker_notes
+from landmarks_fastai.training.distributed import (
+    Processes,
+    is_lost_connection,
+    join_processes,
+    lost_process,
+)
 from landmarks_fastai.training.ema import ExponentialMovingAverage, evaluated_weights
-from landmarks_fastai.training.learner import build_learner
-from landmarks_fastai.training.loggers import check_loggers, check_no_live_logger, open_loggers
+from landmarks_fastai.training.loggers import check_no_live_logger, open_loggers
+from landmarks_fastai.training.parallel import TrainInParallel, prepare_parallel
 from landmarks_fastai.training.precision import Autocast
+from landmarks_fastai.training.preparation import TrainingRun, check_config, initialize_weights, prepare_run
 from landmarks_fastai.training.reporting import (
     EpochLog,
     Reporter,
@@ -56,16 +55,13 @@ from landmarks_fastai.training.run_folder import (
 )
 from landmarks_fastai.training.run_replacement import has_earlier_run, new_run
 from landmarks_fastai.training.schema_checks import describe_schema
-from landmarks_fastai.training.weight_transfer import (
-    check_initial_model,
-    find_initial_model,
-    initialize_learner,
-    open_initial_model,
-)
-from landmarks_fastai.utils.files import write_json
+from landmarks_fastai.training.threads import ChooseThreads, keep_threads
+from landmarks_fastai.training.time_budget import new_time_budget
+from landmarks_fastai.utils.files import write_json, write_text
 from landmarks_fastai.utils.interrupt import Interrupt
 from landmarks_fastai.utils.json_reader import read_json_object
 from landmarks_fastai.utils.progress import Progress
+from landmarks_fastai.utils.stopwatch import Stopwatch
 
 VISIBILITY_NOTE = (
     "some labels are occluded, others visible: the network also predicts visibility (model.visibility=false"
@@ -95,30 +91,6 @@ class TrainResult:
     epochs: int
 
 
-@dataclass(frozen=True)
-class TrainingRun:
-    """A run that is ready to train.
-
-    Parameters
-    ----------
-    config, folder
-        The config, and the run folder.
-    dataset, split
-        The data set, and its training and validation rows.
-    learner
-        The learner, with initial weights.
-    notes
-        See `data_notes`.
-    """
-
-    config: TrainConfig
-    folder: Path
-    dataset: LandmarkDataset
-    split: Split
-    learner: Learner
-    notes: tuple[str, ...] = ()
-
-
 def train_run(
     config: TrainConfig,
     folder: Path,
@@ -128,8 +100,11 @@ def train_run(
     overwrite: bool = False,
     labels_checked: bool = False,
     progress: Progress | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> TrainResult:
     """Train a model and write it, its scores and its checkpoints to a new run folder.
+
+    Several processes that torchrun has started train it together, and the first of them writes and reports.
 
     Parameters
     ----------
@@ -148,6 +123,8 @@ def train_run(
         Do not check the labels, because a cross-validation has already done it for all folds.
     progress
         Called with the bytes of a download, done and in total.
+    stopwatch
+        Runs since the beginning of the time that `training.minutes` limits; if None, that is now.
 
     Returns
     -------
@@ -161,25 +138,45 @@ def train_run(
     RunError
         If a file cannot be written or downloaded, or the loss becomes NaN or infinite.
     """
+    stopwatch = stopwatch or Stopwatch()
     if config.data.folds is not None and config.data.fold is None:
         raise UserError("data.folds: a single run trains one fold; set data.fold, or use cross_validate")
-    reporter = reporter or SilentReporter()
-    check_available(folder, overwrite)
-    check_no_live_logger(folder)
-    check_config(config)
-    with lock_folder(folder):
-        run = prepare_run(config, folder, cache=cache, report_labels=not labels_checked, progress=progress)
-        warning = _initialize_weights(run)
-        about_schema = [] if labels_checked else describe_schema(run.dataset.schema, config.augment)
-        visibility = [VISIBILITY_NOTE] if run.learner.header["head"].get("visibility") else []
-        protocols = protocol_notes(run.dataset, run.split, config.model.two_protocols)
-        with new_run(folder, config, overwrite, reporter.note):
-            write_json(folder / DATA_NAME, describe_data(run.dataset, run.split))
-            reporter.start(summarize_run(run))
-            warnings = [] if warning is None else [warning]
-            for line in (*about_schema, *run.notes, *visibility, *protocols, *warnings):
-                reporter.note(line)
-            return _train(run, reporter)
+    with join_processes() as processes:
+        if not processes.is_main:
+            return _train_beside_main(config, folder, processes, cache)
+        reporter = reporter or SilentReporter()
+        check_available(folder, overwrite)
+        check_no_live_logger(folder)
+        check_config(config)
+        with lock_folder(folder):
+            run = prepare_run(
+                config,
+                folder,
+                cache=cache,
+                report_labels=not labels_checked,
+                progress=progress,
+                processes=processes,
+            )
+            warning = initialize_weights(run)
+            about_schema = [] if labels_checked else describe_schema(run.dataset.schema, config.augment)
+            visibility = [VISIBILITY_NOTE] if run.learner.header["head"].get("visibility") else []
+            protocols = protocol_notes(run.dataset, run.split, config.model.two_protocols)
+            with new_run(folder, config, overwrite, reporter.note):
+                write_json(folder / DATA_NAME, describe_data(run.dataset, run.split))
+                reporter.start(summarize_run(run))
+                warnings = [] if warning is None else [warning]
+                for line in (*about_schema, *run.notes, *visibility, *protocols, *warnings):
+                    reporter.note(line)
+                return _train(run, reporter, stopwatch)
+
+
+def _train_beside_main(
+    config: TrainConfig, folder: Path, processes: Processes, cache: Path | None
+) -> TrainResult:
+    """Train in a process that neither writes nor reports."""
+    run = prepare_run(config, folder, cache=cache, processes=processes)
+    initialize_weights(run)
+    return _train(run, SilentReporter(), Stopwatch())
 
 
 def resume_run(
@@ -188,6 +185,7 @@ def resume_run(
     cache: Path | None = None,
     reporter: Reporter | None = None,
     progress: Progress | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> TrainResult:
     """Continue an interrupted run from its last checkpoint; the result is that of an uninterrupted run.
 
@@ -197,8 +195,8 @@ def resume_run(
     ----------
     folder
         The run folder.
-    cache, reporter, progress
-        See `train_run`.
+    cache, reporter, progress, stopwatch
+        See `train_run`. A time budget continues with what the interrupted run had spent at the checkpoint.
 
     Raises
     ------
@@ -206,86 +204,43 @@ def resume_run(
         If there is no run in `folder`, it was written by another version, it is in use, or its data set has
         changed.
     """
-    reporter = reporter or SilentReporter()
-    if not ((folder / CONFIG_NAME).is_file() or has_earlier_run(folder)):
-        raise UserError(f"{folder}: no run to resume ({CONFIG_NAME} is missing)")
-    with lock_folder(folder):
-        check_not_restored(folder)
-        check_run_folder(folder)
-        config = with_available_device(load_config(str(folder / CONFIG_NAME)))
-        checkpoint = read_tensors(last_checkpoint(folder))
-        run = prepare_run(config, folder, cache=cache, progress=progress)
-        if read_json_object(folder / DATA_NAME) != describe_data(run.dataset, run.split):
-            raise changed_data_error(folder, config)
-        reporter.start(summarize_run(run, checkpoint["epoch"]))
-        for line in worker_notes(config.training.workers):
-            reporter.note(line)
-        before, now = checkpoint.get("place"), place_of(run.learner)
-        if before not in (None, now):
-            reporter.note(
-                f"the run began on {before} and continues on {now}: its result differs slightly from that of"
-                " an uninterrupted run"
-            )
-        return _train(run, reporter, checkpoint)
+    stopwatch = stopwatch or Stopwatch()
+    with join_processes() as processes:
+        if not processes.is_main:
+            config, checkpoint = processes.from_main(lambda: _read_run(folder))
+            run = prepare_run(with_available_device(config), folder, cache=cache, processes=processes)
+            return _train(run, SilentReporter(), stopwatch, checkpoint)
+        reporter = reporter or SilentReporter()
+        if not ((folder / CONFIG_NAME).is_file() or has_earlier_run(folder)):
+            raise UserError(f"{folder}: no run to resume ({CONFIG_NAME} is missing)")
+        with lock_folder(folder):
+            config, checkpoint = processes.from_main(lambda: _read_run(folder))
+            config = with_available_device(config)
+            run = prepare_run(config, folder, cache=cache, progress=progress, processes=processes)
+            if read_json_object(folder / DATA_NAME) != describe_data(run.dataset, run.split):
+                raise changed_data_error(folder, config)
+            reporter.start(summarize_run(run, checkpoint["epoch"]))
+            for line in (*worker_notes(config.training.workers), *_place_notes(run, checkpoint)):
+                reporter.note(line)
+            return _train(run, reporter, stopwatch, checkpoint)
 
 
-def check_config(config: TrainConfig) -> None:
-    """Check the options that do not depend on data, before a download that may take minutes.
-
-    Raises
-    ------
-    UserError
-        If there is no such architecture, device or initial model, or a logger is not installed.
-    """
-    try:
-        get_resnet(config.model.arch)
-    except UserError as error:
-        raise UserError(f"model.arch: {error}") from error
-    resolve_device(config.training.device)
-    check_loggers(config)
-    if config.model.init_from is not None:
-        find_initial_model(config.model.init_from)
+def _read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the config and the last checkpoint of an interrupted run."""
+    check_not_restored(folder)
+    check_run_folder(folder)
+    return load_config(str(folder / CONFIG_NAME)), read_tensors(last_checkpoint(folder))
 
 
-def prepare_run(
-    config: TrainConfig,
-    folder: Path,
-    *,
-    cache: Path | None = None,
-    report_labels: bool = False,
-    progress: Progress | None = None,
-) -> TrainingRun:
-    """Seed all random number generators, then load and split the data set and build the learner.
-
-    With `report_labels`, check the labels before the data set is split, which takes longer.
-    """
-    set_seed(config.seed, reproducible=True)
-    dataset = load_dataset(config.data, seed=config.seed, cache=cache, progress=progress)
-    workers = worker_notes(config.training.workers)
-    notes = (*data_notes(dataset), *split_notes(dataset, config.data), *workers) if report_labels else ()
-    split = split_from_config(dataset, config.data, config.seed)
-    learner = build_learner(config, dataset, split, folder)
-    return TrainingRun(config, folder, dataset, split, learner, notes)
-
-
-def data_notes(dataset: LandmarkDataset) -> tuple[str, ...]:
-    """Check the labels of a data set.
-
-    Returns
-    -------
-    tuple[str, ...]
-        What was left out or assumed while reading, and one line for each kind of problem of the labels.
-
-    Raises
-    ------
-    UserError
-        If the coordinates are normalized; see `check_labels`.
-    """
-    checks = check_labels(dataset)
-    notes = [*dataset.notes, *(note for note in checks.notes if note not in dataset.notes)]
-    if checks.issues:
-        notes.append(f"`data --data {dataset.source}` lists the suspicious labels, the most suspicious first")
-    return tuple(notes)
+def _place_notes(run: TrainingRun, checkpoint: dict[str, Any]) -> tuple[str, ...]:
+    """Return in one line that a run continues at another place than it began, which changes its result."""
+    before, now = checkpoint.get("place"), place_of(run.learner, run.processes)
+    if before in (None, now):
+        return ()
+    return (
+        f"the run began on {before} and continues on {now}: its result differs slightly from that of an"
+        " uninterrupted run",
+    )
 
 
 def summarize_run(run: TrainingRun, epochs_done: int = 0) -> RunSummary:
@@ -313,75 +268,121 @@ def summarize_run(run: TrainingRun, epochs_done: int = 0) -> RunSummary:
         precision=precision,
         epochs=config.training.epochs,
         epochs_done=epochs_done,
+        minutes=config.training.minutes,
         batch_size=learn.dls.train.bs,
+        processes=run.processes.count,
     )
 
 
-def _initialize_weights(run: TrainingRun) -> str | None:
-    """Apply `model.init_from`; return a warning if this may make the validation scores too optimistic."""
-    model = open_initial_model(run.config)
-    if model is None:
-        return None
-    warning = check_initial_model(model, run.config, run.dataset, run.split)
-    initialize_learner(run.learner, model, run.dataset)
-    return warning
-
-
-def _train(run: TrainingRun, reporter: Reporter, checkpoint: dict[str, Any] | None = None) -> TrainResult:
+def _train(
+    run: TrainingRun, reporter: Reporter, stopwatch: Stopwatch, checkpoint: dict[str, Any] | None = None
+) -> TrainResult:
     """Fit, from a checkpoint if there is one, then evaluate and save the best weights."""
-    log, interrupt = EpochLog(reporter), Interrupt()
+    log, callbacks = EpochLog(reporter), _time_budget(run, reporter, stopwatch, checkpoint is not None)
+    loggers: AbstractContextManager[list[Callback]] = nullcontext([])
+    if run.processes.is_main:
+        loggers = open_loggers(run.config, run.folder)
     try:
-        with open_loggers(run.config, run.folder) as loggers:
-            _fit(run, log, interrupt, loggers, checkpoint)
-        if not log.rows and has_earlier_run(run.folder):
-            raise KeyboardInterrupt
-        _load_best_weights(run)
-        report = write_results(run.learner, run.dataset, run.split, run.folder, log.rows)
+        with loggers as opened:
+            interrupted = _fit(run, log, [*callbacks, *opened], checkpoint)
+        folder, report = run.processes.from_main(lambda: _finish(run, log))
     except WriteError as error:
         raise WriteError(error.path, error.reason, _advice(run.folder)) from error
-    return TrainResult(run.folder, report, interrupt.requested, len(log.rows))
+    except RuntimeError as error:
+        if run.processes.are_several and is_lost_connection(error):
+            raise lost_process(_advice_to_go_on(run.folder)) from error
+        raise
+    return TrainResult(folder, report, interrupted, len(log.rows))
+
+
+def _time_budget(run: TrainingRun, reporter: Reporter, stopwatch: Stopwatch, resumed: bool) -> list[Callback]:
+    """Return the callback of a run whose time is limited; nothing for others."""
+    minutes = run.config.training.minutes
+    if minutes is None:
+        return []
+    return [new_time_budget(minutes, run.learner, stopwatch, reporter.note, resumed)]
+
+
+def _finish(run: TrainingRun, log: EpochLog) -> tuple[Path, Report]:
+    """Evaluate and save the best weights; return the run folder and the scores."""
+    if not log.rows and has_earlier_run(run.folder):
+        raise KeyboardInterrupt
+    if run.config.training.minutes is not None and log.rows:
+        _record_epochs(run, len(log.rows))
+    _load_best_weights(run)
+    return run.folder, write_results(run.learner, run.dataset, run.split, run.folder, log.rows)
+
+
+def _record_epochs(run: TrainingRun, epochs: int) -> None:
+    """Write to the config of a run with a time budget how many epochs it has had."""
+    training = run.config.training.model_copy(update={"epochs": epochs})
+    config = run.config.model_copy(update={"training": training})
+    write_text(run.folder / CONFIG_NAME, dump_config(config))
+    run.learner.header = {**run.learner.header, "config": config.model_dump()}
 
 
 def _fit(
     run: TrainingRun,
     log: EpochLog,
-    interrupt: Interrupt,
-    loggers: list[Callback],
+    more_callbacks: list[Callback],
     checkpoint: dict[str, Any] | None,
-) -> None:
-    """Fit, from a checkpoint if there is one, until the last epoch, early stopping or an interrupt."""
-    learn, options = run.learner, run.config.training
+) -> bool:
+    """Fit, from a checkpoint if there is one, until the last epoch, early stopping or an interrupt.
+
+    Returns
+    -------
+    bool
+        Whether an interrupt ended the fit.
+    """
+    learn, options, processes = run.learner, run.config.training, run.processes
+    interrupt = stop = Interrupt()
     callbacks = [
         log,
         FailOnDivergence(log),
-        WriteHistory(log, run.folder / HISTORY_NAME),
-        SaveCheckpoint(run.folder, options.checkpoint_every),
-        StopOnInterrupt(interrupt),
-        *loggers,
+        SaveCheckpoint(run.folder, options.checkpoint_every, processes),
+        *more_callbacks,
     ]
-    remaining: AbstractContextManager[None] = nullcontext()
+    if processes.is_main:
+        callbacks.append(WriteHistory(log, run.folder / HISTORY_NAME))
+    if processes.are_several:
+        prepare_parallel(learn, processes, run.config.seed)
+        parallel = TrainInParallel(processes, interrupt)
+        callbacks.append(parallel)
+        stop = parallel.agreed
+    callbacks.append(StopOnInterrupt(stop))
+    if learn.dls.device.type == "cpu":
+        callbacks.append(ChooseThreads(options.threads, log.reporter.note))
+    start = 0 if checkpoint is None else checkpoint["epoch"]
+    epochs = options.epochs if options.minutes is None else start + 1  # the time budget finds out how many
     if checkpoint is not None:
-        callbacks.append(RestoreCheckpoint(checkpoint))
-        start = options.epochs if is_stopped(checkpoint, options.patience) else checkpoint["epoch"]
-        remaining = fit_from_epoch(learn, start)
+        callbacks.append(RestoreCheckpoint(checkpoint, processes.rank))
+        if is_stopped(checkpoint, options.patience):
+            start = epochs
     try:
-        with remaining, learn.no_logging(), interrupt:
-            learn.fit(options.epochs, cbs=callbacks)
+        with fit_from_epoch(learn, start), learn.no_logging(), keep_threads(), interrupt:
+            learn.fit(epochs, cbs=callbacks)
     except WriteError:
         raise
     except LandmarksError as error:  # fastai has prepended the name of the callback to the message
         raise type(error)(str(error).rpartition(":\n\t")[2]) from error
     except RuntimeError:
-        if not interrupt.requested:  # SIGTERM to all processes of a job also ends those that load data
+        # SIGTERM to all processes of a job also ends those that load data
+        if processes.are_several or not interrupt.requested:
             raise
+    return stop.requested
 
 
 def _advice(folder: Path) -> str:
     """Return what to do after a file of the run could not be written."""
     free = "free some space or make the folder writable"
+    return f"{free}, then {_advice_to_go_on(folder)}"
+
+
+def _advice_to_go_on(folder: Path) -> str:
+    """Return how to go on with a run that has failed."""
     if last_checkpoint(folder).is_file() and not has_earlier_run(folder):
-        return f"{free}, then go on with: train --resume {folder}"
-    return f"{free}, then train again"
+        return f"go on with: train --resume {folder}"
+    return "train again"
 
 
 def _load_best_weights(run: TrainingRun) -> None:
