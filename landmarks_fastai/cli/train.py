@@ -22,7 +22,9 @@ from landmarks_fastai.cli.options import (
     SetOption,
     SkipBadOption,
 )
+from landmarks_fastai.cli.processes import first_process_prints
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from landmarks_fastai.config.options import TrainConfig
@@ -33,12 +35,19 @@ REDUCED_ROWS = 200
 """Number of rows that --reduce-data keeps."""
 
 
+@first_process_prints()
 def train(
     config_name: ConfigOption = DEFAULT_CONFIG,
     arch: Annotated[
         Optional[str], typer.Option("--arch", help="torchvision ResNet: resnet18, resnet34, resnet50 …")
     ] = None,
     epochs: Annotated[Optional[int], typer.Option("--epochs", help="Number of epochs.")] = None,
+    minutes: Annotated[
+        Optional[float],
+        typer.Option(
+            "--minutes", help="Time for the whole run, to which schedule and number of epochs are fitted."
+        ),
+    ] = None,
     batch_size: Annotated[
         Optional[int], typer.Option("--batch-size", help="Number of rows per iteration.")
     ] = None,
@@ -104,16 +113,22 @@ def train(
 
       landmarks-fastai train --arch resnet34 --epochs 30 --lr 0.002
 
+      landmarks-fastai train --minutes 20
+
       landmarks-fastai train --data my_landmarks.csv --init-from resnet18
 
       landmarks-fastai train --folds 5 --out runs/folds
 
       landmarks-fastai train --resume runs/default
     """
+    stopwatch = Stopwatch()
+    if minutes is not None and epochs is not None:
+        raise UserError("--minutes and --epochs are mutually exclusive; remove one of them")
     options = {
         "model.arch": arch,
         "model.init_from": init_from,
         "training.epochs": epochs,
+        "training.minutes": minutes,
         "training.batch_size": batch_size,
         "training.schedule.max_lr": lr,
         "seed": seed,
@@ -131,7 +146,7 @@ def train(
     if resume is not None:
         if any((overrides, settings, out, overwrite, find_lr, config_name != DEFAULT_CONFIG)):
             raise UserError("--resume uses the config of the run and takes no other option")
-        _resume(resume)
+        _resume(resume, stopwatch)
         return
     from landmarks_fastai.config.loading import load_config
 
@@ -140,27 +155,29 @@ def train(
     if find_lr:
         _find_lr(config, out, name)
     else:
-        _train(config, out, name, overwrite)
+        _train(config, out, name, overwrite, stopwatch)
 
 
-def _train(config: TrainConfig, out: Path | None, name: str, overwrite: bool) -> None:
+def _train(config: TrainConfig, out: Path | None, name: str, overwrite: bool, stopwatch: Stopwatch) -> None:
     """Train and print the result."""
     from landmarks_fastai.cli.progress import TrainingProgress, data_progress
     from landmarks_fastai.commands import train as command
 
     folder = out or command.default_run_folder(RUNS, name)
     with _resume_hint(folder, resumes=False), data_progress() as progress, TrainingProgress() as reporter:
-        result = command.train(config, folder, reporter=reporter, overwrite=overwrite, progress=progress)
+        result = command.train(
+            config, folder, reporter=reporter, overwrite=overwrite, progress=progress, stopwatch=stopwatch
+        )
     _print_result(result)
 
 
-def _resume(run: Path) -> None:
+def _resume(run: Path, stopwatch: Stopwatch) -> None:
     """Resume an interrupted run and print the result."""
     from landmarks_fastai.cli.progress import TrainingProgress, data_progress
     from landmarks_fastai.commands import train as command
 
     with _resume_hint(run, resumes=True), data_progress() as progress, TrainingProgress() as reporter:
-        result = command.resume(run, reporter=reporter, progress=progress)
+        result = command.resume(run, reporter=reporter, progress=progress, stopwatch=stopwatch)
     _print_result(result)
 
 

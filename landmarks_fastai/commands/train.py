@@ -15,6 +15,7 @@ from landmarks_fastai.training.reporting import Reporter
 from landmarks_fastai.training.run import TrainResult, resume_run, train_run
 from landmarks_fastai.training.run_folder import next_run_folder
 from landmarks_fastai.utils.progress import Progress
+from landmarks_fastai.utils.stopwatch import Stopwatch
 
 
 def train(
@@ -25,6 +26,7 @@ def train(
     reporter: Reporter | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> TrainResult | CrossValidationResult:
     """Train a model, or with `data.folds` (and no `data.fold`) one model for each fold.
 
@@ -42,6 +44,9 @@ def train(
         Replace an existing run in `out`.
     progress
         Called with the bytes of a download, done and in total.
+    stopwatch
+        Runs since the beginning of the time that `training.minutes` limits; if None, that is now. In a
+        cross-validation, every fold has its share of the time.
 
     Raises
     ------
@@ -51,8 +56,20 @@ def train(
         If a download fails or the folder cannot be written.
     """
     all_folds = config.data.folds is not None and config.data.fold is None
-    run = cross_validate if all_folds else train_run
-    return run(config, Path(out), cache=cache, reporter=reporter, overwrite=overwrite, progress=progress)
+    folder = Path(out)
+    if all_folds:
+        return cross_validate(
+            config, folder, cache=cache, reporter=reporter, overwrite=overwrite, progress=progress
+        )
+    return train_run(
+        config,
+        folder,
+        cache=cache,
+        reporter=reporter,
+        overwrite=overwrite,
+        progress=progress,
+        stopwatch=stopwatch,
+    )
 
 
 def resume(
@@ -61,6 +78,7 @@ def resume(
     cache: Path | None = None,
     reporter: Reporter | None = None,
     progress: Progress | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> TrainResult | CrossValidationResult:
     """Resume an interrupted run or cross-validation from its last checkpoint; see `train`.
 
@@ -68,7 +86,7 @@ def resume(
     ----------
     run
         Run folder, or folder of the cross-validation.
-    cache, reporter, progress
+    cache, reporter, progress, stopwatch
         See `train`.
 
     Raises
@@ -77,8 +95,9 @@ def resume(
         If there is no run, it is in use, it was written by another version, or its data has changed.
     """
     folder = Path(run)
-    resume_folder = resume_cross_validation if is_cross_validation(folder) else resume_run
-    return resume_folder(folder, cache=cache, reporter=reporter, progress=progress)
+    if is_cross_validation(folder):
+        return resume_cross_validation(folder, cache=cache, reporter=reporter, progress=progress)
+    return resume_run(folder, cache=cache, reporter=reporter, progress=progress, stopwatch=stopwatch)
 
 
 def default_run_folder(runs: Path, name: str) -> Path:

@@ -360,6 +360,12 @@ class TrainingLoopConfig(Options):
     """The training loop."""
 
     epochs: int = Field(25, ge=1, description="number of epochs")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="time for the whole run, from reading the data to the results; the schedule and the"
+        " number of epochs are fitted to it, and `epochs` has no effect",
+    )
     batch_size: int = Field(32, ge=1, description="rows per iteration")
     loss: LossConfig = Field(LaplaceConfig(), description="loss function")
     optimizer: OptimizerConfig = Field(AdamWConfig(), description="optimizer")
@@ -374,6 +380,17 @@ class TrainingLoopConfig(Options):
         "auto", description="auto: bf16 autocast if the device supports bf16 in hardware, else fp32"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    reproducible: bool = Field(
+        True,
+        description="on a GPU, use only algorithms that give the same result in each run; false lets cuDNN"
+        " choose the fastest ones",
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="number of threads that compute on a CPU; if unset, as many as there are processors,"
+        " fewer where measurements show that this is faster",
+    )
     workers: int = Field(
         0, ge=0, description="number of data loading processes; 0 loads in the training process"
     )

@@ -39,6 +39,9 @@ class PixelNetwork(nn.Module):
 
     mean: Tensor
     std: Tensor
+    scale: Tensor
+    slope: Tensor
+    intercept: Tensor
 
     def __init__(
         self,
@@ -50,26 +53,29 @@ class PixelNetwork(nn.Module):
         visibility: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.size, self.scale_factor = network, size, scale_factor
-        self.visibility = visibility
+        self.network, self.size, self.has_visibility = network, size, visibility is not None
+        slope, intercept = (1.0, 0.0) if visibility is None else visibility
+        # tensors, so that they are parameters of an exported graph, and not parts of its structure
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.register_buffer("scale", torch.tensor(scale_factor * size, dtype=torch.float32))
+        self.register_buffer("slope", torch.tensor(slope, dtype=torch.float32))
+        self.register_buffer("intercept", torch.tensor(intercept, dtype=torch.float32))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the points and, if the head predicts them, scales and visibility."""
-        output = split_output(self.network((image / 255 - self.mean) / self.std), self.visibility is not None)
+        output = split_output(self.network((image / 255 - self.mean) / self.std), self.has_visibility)
         parts = [denormalize_points(output.points, self.size)]
         if output.log_scales.shape[-1]:
-            parts.append(output.log_scales[..., 0].exp() * (self.scale_factor * self.size))
-        if self.visibility is not None and output.visibility is not None:
-            slope, intercept = self.visibility
-            parts.append((slope * output.visibility + intercept).sigmoid())
+            parts.append(output.log_scales[..., 0].exp() * self.scale)
+        if output.visibility is not None:
+            parts.append((self.slope * output.visibility + self.intercept).sigmoid())
         return tuple(parts)
 
     def output_names(self, count: int) -> list[str]:
         """Return the names of the `count` tensors that `forward` returns."""
-        names = ["points", "scales"][: count - (self.visibility is not None)]
-        return names if self.visibility is None else [*names, "visibility"]
+        names = ["points", "scales"][: count - self.has_visibility]
+        return [*names, "visibility"] if self.has_visibility else names
 
 
 def build_network(arch: str, head: Mapping[str, Any], n_landmarks: int, channels: int) -> nn.Module:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.text import quote, suggest
+
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+"""Return True while torch.export traces a network; torch 2.6 has only the more general function."""
 
 
 class ResNetStages(nn.Sequential):
@@ -19,7 +23,8 @@ class ResNetStages(nn.Sequential):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map (B, C, S, S) images to the four stages, of sides S/4, S/8, S/16 and S/32."""
-        x = x.as_subclass(Tensor)  # operations on fastai's TensorImage with plain tensors raise TypeError
+        if not is_exporting():  # torch.export cannot trace it
+            x = x.as_subclass(Tensor)  # operations on fastai's TensorImage with plain tensors raise TypeError
         stages = []
         for index, layer in enumerate(self):
             x = layer(x)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -60,6 +61,16 @@ def about_centers(matrix: Tensor, size_in: int, size_out: int) -> Tensor:
     return translation(center_out, center_out) @ matrix @ translation(-center_in, -center_in)
 
 
+def invert_affine(matrix: Tensor) -> Tensor:
+    """Return the first two rows of the inverses of (B, 3, 3) affine transforms: (B, 2, 3).
+
+    The closed form, because `torch.linalg.inv` waits for a GPU to know whether it has failed.
+    """
+    (a, b, x), (c, d, y) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)
+    rows = [torch.stack([d, -b, b * y - d * x], -1), torch.stack([-c, a, c * x - a * y], -1)]
+    return torch.stack(rows, 1) / (a * d - b * c)[:, None, None]
+
+
 def warp_points(points: Tensor, matrix: Tensor, size: int) -> Tensor:
     """Transform (B, K, 2 or 3) points by (B, 3, 3) `matrix`; outside an image of side `size` they become NaN.
 
@@ -95,16 +106,16 @@ def _sampling_grid(matrix: Tensor, size_in: int, size_out: int, samples: int) ->
 
     In the coordinates of grid_sample with align_corners=False, where the edges of the image are -1 and 1.
     """
-    inverse = torch.linalg.inv(matrix)
+    inverse = invert_affine(matrix)
     line = torch.arange(samples, device=matrix.device, dtype=matrix.dtype)
     x = ((line + 0.5) * (size_out / samples) - 0.5).expand(samples, samples)
     pixels = torch.stack([x, x.T, torch.ones_like(x)], -1).view(1, -1, 3)
-    source = (pixels @ inverse[:, :2].transpose(1, 2)).view(len(matrix), samples, samples, 2)
+    source = (pixels @ inverse.transpose(1, 2)).view(len(matrix), samples, samples, 2)
     return (2 * source + 1) / size_in - 1
 
 
 def flip_horizontally(
-    images: Tensor, points: Tensor, mirrored: Tensor, flip_index: Sequence[int], label_bias: float
+    images: Tensor, points: Tensor, mirrored: Tensor, flip_index: Sequence[int], label_bias: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Mirror some rows of a batch and exchange their left and right landmarks.
 
@@ -123,7 +134,7 @@ def flip_horizontally(
         How far labels lie to the right of the true positions, as a fraction of the side.
     """
     size = images.shape[-1]
-    swapped = points[:, list(flip_index)]
+    swapped = points[:, constant(tuple(flip_index), points.device)]
     x = size - 1 - swapped[..., 0] + 2 * label_bias * size
     mirrored_points = torch.cat([x[..., None], swapped[..., 1:]], -1)
     return (
@@ -132,7 +143,20 @@ def flip_horizontally(
     )
 
 
+@lru_cache(maxsize=64)
+def constant(values: Any, device: torch.device) -> Tensor:
+    """Return numbers as a tensor on a device, to which they are copied only once; it must not be modified."""
+    return torch.tensor(values, device=device)
+
+
 # --- pixel values --------------------------------------------------------------------------------
+
+
+TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+FROM_YIQ = tuple(map(tuple, torch.linalg.inv(torch.tensor(TO_YIQ)).tolist()))
+
+SMOOTHING = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))
+"""Weights of `adjust_sharpness`, whose sum is 13, as those of Pillow."""
 
 
 def adjust_contrast_and_brightness(images: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
@@ -148,27 +172,29 @@ def adjust_color(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     """
     if images.shape[1] != 3:
         return images
-    to_yiq = torch.tensor(
-        [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=images.device
-    )
+    to_yiq, from_yiq = constant(TO_YIQ, images.device), constant(FROM_YIQ, images.device)
     cos, sin = torch.cos(2 * math.pi * hue) * saturation, torch.sin(2 * math.pi * hue) * saturation
     chroma = torch.eye(3, device=images.device).repeat(len(images), 1, 1)
     chroma[:, 1, 1], chroma[:, 1, 2], chroma[:, 2, 1], chroma[:, 2, 2] = cos, -sin, sin, cos
-    return torch.einsum("bij,bjhw->bihw", torch.linalg.inv(to_yiq) @ chroma @ to_yiq, images)
+    return torch.einsum("bij,bjhw->bihw", from_yiq @ chroma @ to_yiq, images)
 
 
 def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Blend each image with a smoothed copy: (B,) `factor` 0 is smoothed, 1 unchanged, above 1 sharper."""
-    kernel = torch.tensor([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]], device=images.device) / 13
+    kernel = constant(SMOOTHING, images.device) / 13
     channels = images.shape[1]
     padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
     smooth = functional.conv2d(padded, kernel.expand(channels, 1, 3, 3), groups=channels)
     return smooth + (images - smooth) * _per_image(factor)
 
 
-def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur (B, C, S, S) images with Gaussians of (B,) standard deviations `sigma`, pixels; 0: unchanged."""
-    radius = math.ceil(3 * float(sigma.max()))
+def blur(images: Tensor, sigma: Tensor, max_sigma: float) -> Tensor:
+    """Blur (B, C, S, S) images with Gaussians of (B,) standard deviations `sigma`, pixels; 0: unchanged.
+
+    On a CPU, the kernel is as large as the largest standard deviation requires. Reading it from another
+    device would wait for that device, so there the kernel is as large as the bound `max_sigma` requires.
+    """
+    radius = math.ceil(3 * (float(sigma.max()) if sigma.device.type == "cpu" else max_sigma))
     if not radius:
         return images
     line = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
@@ -259,7 +285,9 @@ def standard(images: Tensor, points: Tensor, size: int, options: StandardAugment
     points = warp_points(points, matrix, size)
     images = warp_images(images, matrix, size)
     images = adjust_sharpness(images, (_uniform(0, 1, images) >= options.blur).float())
-    images = blur(images, _uniform(0, HARD_BLUR * size, images) * select_hard())
+    sigma = _uniform(0, HARD_BLUR * size, images) * select_hard()
+    if options.hard:
+        images = blur(images, sigma, HARD_BLUR * size)
     contrast = torch.exp(_uniform(-options.contrast, options.contrast, images))
     brightness = _uniform(-options.brightness, options.brightness, images)
     images = adjust_contrast_and_brightness(images, contrast, brightness)
@@ -366,10 +394,23 @@ class AugmentBatch(ItemTransform):
         self.label_bias = label_bias or 0.0
         self.mirrored = torch.zeros(0, dtype=torch.bool)
 
+    @property
+    def label_bias(self) -> float:
+        """The label bias; reading it waits for the device that it is estimated on."""
+        return float(self._label_bias)
+
+    @label_bias.setter
+    def label_bias(self, value: float) -> None:
+        self._label_bias: float | Tensor = value
+
+    def correct_label_bias(self, correction: Tensor) -> None:
+        """Add a scalar on the device of the batches to the label bias, without waiting for the device."""
+        self._label_bias = correction + self._label_bias
+
     def augment(self, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Mirror and augment (B, C, S, S) images from 0 to 1 and their (B, K, 2 or 3) points in pixels."""
         self.mirrored = _uniform(0, 1, images) < self.flip
-        images, points = flip_horizontally(images, points, self.mirrored, self.flip_index, self.label_bias)
+        images, points = flip_horizontally(images, points, self.mirrored, self.flip_index, self._label_bias)
         return AUGMENTATIONS[self.options.name](images, points, self.size, self.options)
 
     def encodes(self, batch: Any) -> Any:

@@ -31,6 +31,7 @@ class ExponentialMovingAverage(Callback):
         self.decay = decay
         self.average: dict[str, Tensor] | None = None
         self.trained: dict[str, Tensor] | None = None
+        self.pairs = _Pairs({}, {})
 
     def before_fit(self) -> None:
         """Start from the current weights, unless there is an average from an earlier fit."""
@@ -44,11 +45,9 @@ class ExponentialMovingAverage(Callback):
             return
         iterations = self.train_iter  # TrainEvalCallback has already counted this batch
         decay = min(self.decay, (1 + iterations) / (10 + iterations))
-        for name, value in self.model.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
+        if self.pairs.average is not self.average:
+            self.pairs = _Pairs(self.average, self.model.state_dict())
+        self.pairs.update(1 - decay)
 
     def before_validate(self) -> None:
         """Load the average into the model."""
@@ -61,6 +60,25 @@ class ExponentialMovingAverage(Callback):
         if self.trained is not None:
             self.model.load_state_dict(self.trained)
             self.trained = None
+
+
+class _Pairs:
+    """The tensors of an average and of a model, in lists, which torch updates in few kernels on a GPU.
+
+    A state dict refers to the tensors of its model, so one serves for all iterations.
+    """
+
+    def __init__(self, average: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+        self.average = average
+        floats = [name for name, value in state.items() if value.dtype.is_floating_point]
+        others = [name for name in state if name not in floats]
+        self.floats = [average[name] for name in floats], [state[name] for name in floats]
+        self.others = [average[name] for name in others], [state[name] for name in others]
+
+    def update(self, weight: float) -> None:
+        """Move the average toward the model; counters are copied."""
+        torch._foreach_lerp_(*self.floats, weight)
+        torch._foreach_copy_(*self.others)
 
 
 def _copy_state(model: torch.nn.Module) -> dict[str, Tensor]:

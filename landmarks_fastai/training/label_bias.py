@@ -38,11 +38,13 @@ class EstimateLabelBias(Callback):
     @torch.no_grad()
     def after_pred(self) -> None:
         """Update the label bias by the errors on mirrored images and on the others."""
-        mirrored = self.augment.mirrored
-        if mirrored.all() or not mirrored.any():
-            return
+        mirrored = self.augment.mirrored[:, None]
         errors = (self.learn.pred[..., 0] - self.learn.y[..., 0]).as_subclass(Tensor).float()
-        difference = float(errors[mirrored].nanmean() - errors[~mirrored].nanmean())
+        nan = torch.full_like(errors, math.nan)
+        # no boolean index and no condition, which would wait for a GPU
+        difference = (
+            torch.where(mirrored, errors, nan).nanmean() - torch.where(mirrored, nan, errors).nanmean()
+        )
         correction = difference / 4  # half of it, as a fraction of the side, which is 2
-        if math.isfinite(correction):
-            self.augment.label_bias += self.RATE * correction
+        finite = correction.isfinite()  # not so if all rows or none are mirrored
+        self.augment.correct_label_bias(torch.where(finite, self.RATE * correction, 0.0))

@@ -24,7 +24,6 @@ from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.splits import Split
 from landmarks_fastai.errors import RunError
 from landmarks_fastai.evaluation.metrics import nme, normalizing_distance, rmse
-from landmarks_fastai.inference.backends import resolve_device
 from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.networks.coordinates import normalize_points
 from landmarks_fastai.networks.heads import build_head
@@ -39,10 +38,12 @@ from landmarks_fastai.training.dataloaders import (
     learns_visibility,
     pixel_statistics,
 )
+from landmarks_fastai.training.distributed import local_device
 from landmarks_fastai.training.ema import ExponentialMovingAverage
+from landmarks_fastai.training.gpu_images import keep_images_on_gpu
 from landmarks_fastai.training.label_bias import EstimateLabelBias
 from landmarks_fastai.training.losses import MaskedLoss
-from landmarks_fastai.training.precision import Autocast, choose_precision
+from landmarks_fastai.training.precision import Autocast, choose_kernels, choose_precision
 from landmarks_fastai.training.schedules import ScheduleByStep
 
 
@@ -70,17 +71,19 @@ def build_learner(config: TrainConfig, dataset: LandmarkDataset, split: Split, f
     RunError
         If pretrained weights cannot be downloaded.
     """
-    device = torch.device(resolve_device(config.training.device))
+    device = torch.device(local_device(config.training.device))
     if config.model.pretrained:
         statistics = IMAGENET_STATISTICS
     else:
         statistics = pixel_statistics(dataset.images.select(split.train), dataset.channels)
     dls = build_dataloaders(dataset, split, config, statistics, path=folder, device=device)
+    keep_images_on_gpu(dls, config.training.workers)
     head = head_options(config.model, learns_visibility(config, dataset, split))
     learn = _vision_learner(config, dls, dataset, statistics.channels, head)
     mean_shape = _mean_shape(dataset, split.train)
     learn.model[1].initialize_output(mean_shape)
     learn.remove_cbs([ProgressCallback])
+    choose_kernels(config.training.precision, device, config.training.reproducible)
     dtype = choose_precision(config.training.precision, device)
     if dtype is not None:
         learn.add_cb(Autocast(device.type, dtype))

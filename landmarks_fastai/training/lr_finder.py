@@ -7,9 +7,10 @@ from pathlib import Path
 
 from landmarks_fastai.config.options import TrainConfig
 from landmarks_fastai.training.callbacks import StopWhenDiverged
+from landmarks_fastai.training.distributed import check_single_process
 from landmarks_fastai.training.ema import ExponentialMovingAverage
 from landmarks_fastai.training.label_bias import EstimateLabelBias
-from landmarks_fastai.training.run import check_config, prepare_run
+from landmarks_fastai.training.preparation import check_config, prepare_run
 from landmarks_fastai.training.run_folder import LR_PLOT_NAME
 from landmarks_fastai.training.schedules import ScheduleByStep
 from landmarks_fastai.training.weight_transfer import initialize_learner, open_initial_model
@@ -47,6 +48,7 @@ def find_lr(
     UserError
         If the config or the data set is invalid.
     """
+    check_single_process("--find-lr")
     check_config(config)
     run = prepare_run(config, folder, cache=cache, progress=progress)
     learn = run.learner

@@ -27,6 +27,23 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype | None
     return None
 
 
+def choose_kernels(precision: str, device: torch.device, reproducible: bool) -> None:
+    """Let a GPU use its fastest kernels, as far as the config allows.
+
+    Parameters
+    ----------
+    precision
+        `training.precision`: with "auto", matrix products that are not in bfloat16 may use TF32.
+    device
+        The device; nothing changes for others than CUDA.
+    reproducible
+        Do not let cuDNN measure which algorithms are fastest, because it may choose others in the next run.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not reproducible
+        torch.backends.cuda.matmul.allow_tf32 = precision == "auto"
+
+
 def _cpu_has_bf16() -> bool:
     """Return True if the CPU has AVX512-BF16 or AMX; torch has no public function for this."""
     queries = [

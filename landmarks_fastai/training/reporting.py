@@ -10,6 +10,7 @@ from typing import Protocol
 import pandas as pd
 from fastai.callback.core import Callback
 
+from landmarks_fastai.training.time_budget import planned_iterations
 from landmarks_fastai.utils.files import write_text
 
 
@@ -45,8 +46,12 @@ class RunSummary:
         Names in torch of the device and of the dtype of the forward pass: "cuda:0", "bfloat16".
     epochs, epochs_done
         Number of epochs, and how many of them a resumed run has already done.
+    minutes
+        The time budget, which then determines the number of epochs; None without one.
     batch_size
-        Rows per iteration.
+        Rows per iteration, of all processes together.
+    processes
+        Number of processes that train together.
     """
 
     folder: Path
@@ -70,6 +75,8 @@ class RunSummary:
     epochs: int
     epochs_done: int
     batch_size: int
+    processes: int = 1
+    minutes: float | None = None
 
 
 class Reporter(Protocol):
@@ -142,7 +149,7 @@ class EpochLog(Callback):
             if self.model[1].has_training_output:
                 evaluated = self.learn.loss_func.of_evaluated(self.model[1], self.pred, self.y)
                 self.evaluated_losses += [] if evaluated is None else [float(evaluated)]
-            self.reporter.batch(self.train_iter, self.n_iter * self.n_epoch, loss, lr)
+            self.reporter.batch(self.train_iter, planned_iterations(self.learn), loss, lr)
 
     def after_epoch(self) -> None:
         """Append the row and report the epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.learner import Learner
+from numpy.typing import NDArray
 from torch import Tensor
 
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.data.splits import Split
+from landmarks_fastai.errors import LandmarksError
 from landmarks_fastai.evaluation.calibration import (
     calibrate_visibility,
     confidence_from_scale,
@@ -20,10 +23,13 @@ from landmarks_fastai.evaluation.calibration import (
     fit_visibility_calibration,
 )
 from landmarks_fastai.evaluation.report import Report, evaluate_dataset
+from landmarks_fastai.export.checks import CHECKED_IMAGES, resize_inputs
 from landmarks_fastai.export.onnx import export_onnx
 from landmarks_fastai.landmarks import Landmarks
+from landmarks_fastai.model_files.graphs import open_graph
 from landmarks_fastai.model_files.header import MODEL_NAME, ModelHeader
 from landmarks_fastai.model_files.saving import save_model
+from landmarks_fastai.model_files.weights import read_contents
 from landmarks_fastai.networks.coordinates import denormalize_points
 from landmarks_fastai.networks.outputs import split_output
 from landmarks_fastai.training.dataloaders import scored_rows
@@ -97,7 +103,8 @@ def write_results(
         "label_bias": round(get_augmentation(learn.dls).label_bias, 6),
     }
     header = ModelHeader.from_dict(learn.header, folder / MODEL_NAME)
-    write_models(learn, header, folder)
+    faces = resize_inputs(valid.images[:CHECKED_IMAGES], header)
+    write_models(learn, header, folder, faces)
     write_text(folder / CARD_NAME, model_card(header, report, describe_data(dataset, split), len(history)))
     return report
 
@@ -130,12 +137,14 @@ def _calibrate(predicted: Landmarks, factor: float, size: int, visibility: tuple
     )
 
 
-def write_models(learn: Learner, header: ModelHeader, folder: Path) -> None:
-    """Write the model as safetensors, as fastai export and as ONNX."""
+def write_models(learn: Learner, header: ModelHeader, folder: Path, faces: NDArray[np.uint8]) -> None:
+    """Write the model as safetensors, fastai export and ONNX, which is compared with torch on `faces`."""
     learn.model.cpu().eval().to(memory_format=torch.contiguous_format)
     save_model(folder / MODEL_NAME, learn.model.state_dict(), header)
     for metric in learn.metrics:  # so that the exported learner does not include the validation points
         metric.reset()
     with atomic_write(folder / PICKLE_NAME) as partial:
         learn.export(partial.absolute())
-    export_onnx(learn.model, header, folder / ONNX_NAME)
+    export_onnx(learn.model, header, folder / ONNX_NAME, faces)
+    with suppress(LandmarksError):  # `predict` tries again, and reports it
+        open_graph(read_contents(folder / MODEL_NAME))  # cached, so that `predict` starts without torch

@@ -18,6 +18,7 @@ from fastai.callback.core import Callback
 from fastai.callback.schedule import combined_cos
 
 from landmarks_fastai.config.options import CyclicConfig, FlatCosConfig, OneCycleConfig, ScheduleConfig
+from landmarks_fastai.training.time_budget import planned_iterations
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class ScheduleByStep(Callback):
     def before_batch(self) -> None:
         """Set the hyperparameters of this iteration."""
         schedule = SCHEDULES[self.options.name]
-        current = schedule(self.train_iter, self.n_iter * self.n_epoch, self.options)
+        current = schedule(self.train_iter, planned_iterations(self.learn), self.options)
         self.opt.set_hypers(lr=current.lr)
         if current.mom is not None:
             self.opt.set_hypers(mom=current.mom)

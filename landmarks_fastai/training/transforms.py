@@ -63,6 +63,20 @@ class LoadImage(_RowTransform):
         super().__init__()
         self.rows = SharedImages(dataset.images)
         self.size, self.channels = dataset.size, channels
+        self.on_device: Tensor | None = None
+
+    def keep_on(self, device: torch.device) -> None:
+        """Copy all images to a device, as bytes, from which batches are then taken."""
+        images = self.rows.images
+        self.on_device = torch.empty(images.shape, dtype=torch.uint8, device=device)
+        start = 0
+        for block in images.blocks():
+            self.on_device[start : start + len(block)] = torch.from_numpy(np.ascontiguousarray(block))
+            start += len(block)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the images on a device, too."""
+        return {**super().__getstate__(), "on_device": None}
 
     def encodes(self, item: object) -> TensorImage:
         """Return the image of a row number, or the center crop of a path, PIL image or array."""
@@ -75,7 +89,11 @@ class LoadImage(_RowTransform):
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Return (B, C, S, S) uint8 images; gray is repeated if C is 3."""
-        images = torch.from_numpy(self.rows.take(rows)).permute(0, 3, 1, 2)
+        if self.on_device is None:
+            taken = torch.from_numpy(self.rows.take(rows))
+        else:
+            taken = self.on_device[torch.from_numpy(rows).to(self.on_device.device, non_blocking=True)]
+        images = taken.permute(0, 3, 1, 2)
         return images.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else images
 
 

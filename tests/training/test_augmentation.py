@@ -107,7 +107,7 @@ def test_adjust_color_leaves_gray_pixels_unchanged() -> None:
 def test_blur_is_gaussian_of_each_images_sigma() -> None:
     images = torch.zeros(3, 1, 65, 65)
     images[:, 0, 32, 32] = 1
-    out = blur(images, torch.tensor([0.0, 1.5, 3.0]))
+    out = blur(images, torch.tensor([0.0, 1.5, 3.0]), 5.0)
     assert torch.equal(out[0], images[0])
     line = torch.arange(65) - 32.0
     for blurred, sigma in zip(out[1:], (1.5, 3.0), strict=True):

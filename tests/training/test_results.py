@@ -29,8 +29,10 @@ def validation_rows(folder: Path, config: TrainConfig) -> LandmarkDataset:
 
 def test_model_files_of_all_formats_predict_the_same(finished_run: Path, dataset: LandmarkDataset) -> None:
     safetensors, onnx, pickle = (
-        Predictor.open(finished_run / name, "cpu", trust_pickle=True).predict_batch(dataset.images)
-        for name in ("model.safetensors", "model.onnx", "model.pkl")
+        Predictor.open(finished_run / name, "cpu", trust_pickle=True, backend=backend).predict_batch(
+            dataset.images
+        )
+        for name, backend in (("model.safetensors", "torch"), ("model.onnx", "auto"), ("model.pkl", "auto"))
     )
     assert np.abs(safetensors.points - onnx.points).max() < 0.01
     assert np.abs(safetensors.confidence - onnx.confidence).max() < 0.001

@@ -27,7 +27,8 @@ from landmarks_fastai.errors import RunError, UserError, WriteError
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.training.checkpoint import get_random_state, set_random_state
 from landmarks_fastai.training.losses import MaskedLoss
-from landmarks_fastai.training.run import data_notes, resume_run, train_run
+from landmarks_fastai.training.preparation import data_notes
+from landmarks_fastai.training.run import resume_run, train_run
 
 SmallConfig = Callable[..., TrainConfig]
 
@@ -183,7 +184,7 @@ def test_train_run_with_normalized_coordinates_fails_before_it_writes(
     tmp_path: Path, small_config: SmallConfig, dataset: LandmarkDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     normalized = replace(dataset, points=dataset.points / dataset.size)
-    monkeypatch.setattr("landmarks_fastai.training.run.load_dataset", lambda *_, **__: normalized)
+    monkeypatch.setattr("landmarks_fastai.training.preparation.load_dataset", lambda *_, **__: normalized)
     with pytest.raises(UserError, match="the coordinates look normalized"):
         train_run(small_config(epochs=1), tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()

@@ -235,7 +235,7 @@ def test_run_with_visibility_predicts_it_alike_in_all_files(
 def without_model_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write the results of a run without its ONNX file and pickle, which take most of the time."""
 
-    def write_safetensors(learn: Learner, header: ModelHeader, folder: Path) -> None:
+    def write_safetensors(learn: Learner, header: ModelHeader, folder: Path, faces: object) -> None:
         save_model(folder / "model.safetensors", learn.model.eval().state_dict(), header)
 
     monkeypatch.setattr("landmarks_fastai.training.results.write_models", write_safetensors)
@@ -253,7 +253,7 @@ def test_run_with_two_protocols_predicts_visibility_of_the_first(
     assert occluded_faces.visibility is not None
     visibility = np.where(np.isnan(points).any(2), NOT_LABELED, occluded_faces.visibility).astype(np.uint8)
     dataset = replace(occluded_faces, points=points, visibility=visibility)
-    monkeypatch.setattr("landmarks_fastai.training.run.load_dataset", lambda *_, **__: dataset)
+    monkeypatch.setattr("landmarks_fastai.training.preparation.load_dataset", lambda *_, **__: dataset)
     result = train_run(with_occlusion(small_config(epochs=1), "soft-argmax", True), tmp_path / "run")
     valid = read_json_object(tmp_path / "run" / "data.json")["split"]["valid"]
     assert result.report.overall.faces == int(dataset.complete[valid].sum())
