@@ -1,36 +1,71 @@
-"""Write a trained model as one file for distribution, such as at half precision or for ONNX Runtime."""
+"""Write a trained model as one file for distribution, in the format of a runtime and at a precision."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
-from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
-from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.export.onnx import export_onnx
-from landmarks_fastai.inference.backends import torch_backend
-from landmarks_fastai.inference.predictor import Predictor
-from landmarks_fastai.model_files.loading import open_model
-from landmarks_fastai.model_files.saving import save_model
-from landmarks_fastai.utils.files import atomic_write, remove_stale_partials
+from landmarks_fastai.commands.evaluation_data import load_model_data, select_unseen
+from landmarks_fastai.config.options import DataConfig
+from landmarks_fastai.data.dataset import LandmarkDataset
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.export.checks import Bounds, resize_inputs
+from landmarks_fastai.export.exporting import CALIBRATION_IMAGES, ExportOptions, export_network
+from landmarks_fastai.export.job import FP32, INT8, PRECISIONS, Images
+from landmarks_fastai.export.record import ExportRecord
+from landmarks_fastai.export.targets import TARGETS, Target, check_precision, find_target
+from landmarks_fastai.landmarks import Landmarks
+from landmarks_fastai.model_files.discovery import resolve_model
+from landmarks_fastai.model_files.header import MODEL_NAME
+from landmarks_fastai.model_files.loading import LoadedModel, open_model
+from landmarks_fastai.utils.files import remove_stale_partials
+from landmarks_fastai.utils.progress import Progress
+from landmarks_fastai.utils.text import suggest
 
-MAX_DEVIATION = 0.02
-"""Largest accepted difference of a predicted coordinate, in pixels of 96 px images."""
+MAX_ROWS = 1000
+"""Largest number of rows on which the NME is compared."""
 
-CHECKED_FACES = 64
-"""Number of synthetic faces on which the predictions are compared."""
+
+@dataclass(frozen=True, eq=False)
+class ExportResult:
+    """An exported file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    size
+        Its size in bytes, with the files that belong to it.
+    record
+        The deviation from torch, which is also in its metadata.
+    notes
+        Lines about the data and the calibration.
+    """
+
+    path: Path
+    size: int
+    record: ExportRecord
+    notes: tuple[str, ...] = ()
 
 
 def export_model(
     model: str | Path,
-    out: str | Path,
-    half: bool = False,
+    out: str | Path | None = None,
+    target: str | None = None,
+    precision: str = FP32,
+    *,
+    data: str | Path | DataConfig | None = None,
     overwrite: bool = False,
-    max_deviation: float = MAX_DEVIATION,
-) -> float:
-    """Write a model as another file, and compare the predictions of both.
+    unchecked: bool = False,
+    bounds: Bounds | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Write a model in the format of a runtime, and compare its outputs with those of torch.
 
     Paths in the model's config are reduced to their last part.
 
@@ -39,56 +74,94 @@ def export_model(
     model
         A ``.safetensors`` file, run folder or name of a released model.
     out
-        The file to write: ``.safetensors`` or ``.onnx``.
-    half
-        Store the weights at half precision (``.safetensors`` only); they are used at full precision.
+        The file to write; None: the name of the model with the suffix of the target, in the working
+        directory.
+    target
+        Name of the format (`TARGETS`); None: the one with the suffix of `out`.
+    precision
+        fp32, fp16 or int8.
+    data
+        Labeled data on which the NME is compared, and from which the images for the calibration of int8 are
+        taken.
     overwrite
         Replace an existing file.
-    max_deviation
-        Largest accepted difference of a predicted coordinate, in pixels of 96 px images.
-
-    Returns
-    -------
-    float
-        Largest difference of a coordinate on synthetic faces, in pixels of 96 px images.
+    unchecked
+        Write a file that this machine cannot run.
+    bounds
+        Largest accepted differences; None: those of the precision.
+    cache
+        Folder for downloaded and parsed data; the user's cache folder if None.
+    progress
+        Called with the bytes of a download, done and in total.
 
     Raises
     ------
     UserError
-        If the model has no torch weights, `out` exists, or its suffix is not supported.
+        If the model has no torch weights, the file exists, the format or precision is not supported, or a
+        package is not installed.
     RunError
-        If a prediction differs by more than `max_deviation`; no file is written then.
+        If an output differs too much; no file is written then, and an existing one is unchanged.
     """
-    out = Path(out)
-    suffix = out.suffix.lower()
-    if suffix not in (".safetensors", ".onnx"):
-        raise UserError(f"{out}: models are written as .safetensors or .onnx; use one of these suffixes")
-    if half and suffix != ".safetensors":
-        raise UserError("--half is for .safetensors files only; remove it, or write a .safetensors file")
-    if out.exists() and not overwrite:
-        raise UserError(f"{out}: already exists; choose another name, or use --overwrite")
-    remove_stale_partials(out.parent, [out.name])
+    if out is None and target is None:
+        raise UserError(f"the file or its format is missing; use --out FILE or --format {'|'.join(TARGETS)}")
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision}: no such precision; {suggest(precision, PRECISIONS)}")
+    path = Path(out) if out is not None else _default_name(Path(model), target, precision)
+    chosen = find_target(path, target)
+    check_precision(chosen, precision, str(path))
+    chosen.exporter()
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: already exists; choose another name, or use --overwrite")
+    files = [path.with_suffix(suffix) for suffix in (path.suffix, *chosen.companions)]
+    remove_stale_partials(path.parent, [file.name for file in files])
     opened = open_model(model)
-    header, network = opened.header, opened.network
-    if network is None:
+    if opened.network is None:
         raise UserError(f"{model}: an ONNX file cannot be converted; use the .safetensors file next to it")
-    images = draw_synthetic_faces(CHECKED_FACES, seed=0, size=96).images
-    original = Predictor(header, torch_backend(network, header, "cpu")).predict_batch(images).points
-    header = header.model_copy(update={"config": _strip_folders(header.config)})
-    with atomic_write(out) as partial:
-        if suffix == ".onnx":
-            export_onnx(network, header, partial)
-        else:
-            save_model(partial, network.state_dict(), header, half=half)
-        exported = Predictor.open(partial, "cpu").predict_batch(images).points
-        deviation = float(np.abs(exported - original).max())
-        if not deviation <= max_deviation:  # also true for NaN
-            advice = "export without --half" if half else "export as .safetensors"
-            raise RunError(
-                f"{out}: not written, because a prediction differs by {deviation:.3g} px"
-                f" (at most {max_deviation:g} px are accepted); {advice}"
-            )
-    return deviation
+    header = opened.header.model_copy(update={"config": _strip_folders(opened.header.config)})
+    rows, calibration, notes = _labeled_rows(opened, data, precision, cache, progress)
+    options = ExportOptions(precision, calibration=calibration, rows=rows, unchecked=unchecked, bounds=bounds)
+    record = export_network(opened.network, header, path, chosen, options)
+    return ExportResult(path, sum(map(file_size, files)), record, tuple(notes))
+
+
+def file_size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _default_name(model: Path, target: str | None, precision: str) -> Path:
+    """Return the name of the file if none is given, such as resnet18-int8.onnx, in the working directory."""
+    found: Target = find_target(Path(f"model{TARGETS[target].suffix}" if target in TARGETS else ""), target)
+    stem = model.resolve().parent.name if model.name == MODEL_NAME else model.stem
+    return Path(f"{stem}{'' if precision == FP32 else f'-{precision}'}{found.suffix}")
+
+
+def _labeled_rows(
+    model: LoadedModel,
+    data: str | Path | DataConfig | None,
+    precision: str,
+    cache: Path | None,
+    progress: Progress | None,
+) -> tuple[LandmarkDataset | None, tuple[Images, str] | None, Sequence[str]]:
+    """Return the rows for the NME, other ones for the calibration of int8, and lines about both."""
+    if data is None:
+        return None, None, []
+    dataset = load_model_data(model.header, data, cache=cache, progress=progress)
+    Landmarks.empty(model.header.landmark_schema).select(dataset.schema)  # checked before the conversion
+    chosen, about_rows = select_unseen(dataset, [resolve_model(model.path)], [model.header])
+    notes = [*dataset.notes, *about_rows]
+    shuffled = np.random.default_rng(0).permutation(chosen)
+    calibration = None
+    if precision == INT8 and len(shuffled) > 1:
+        count = min(CALIBRATION_IMAGES, len(shuffled) // 2)
+        images = resize_inputs(dataset.subset(shuffled[:count]).images, model.header)
+        calibration = images, f"{count} rows of {dataset.source}"
+        shuffled = shuffled[count:]
+        notes.append(f"8-bit ranges from {count:,} rows, which the NME leaves out")
+    if len(shuffled) > MAX_ROWS:
+        notes.append(f"NME on {MAX_ROWS:,} of {len(shuffled):,} rows, chosen at random")
+    return dataset.subset(np.sort(shuffled[:MAX_ROWS])), calibration, notes
 
 
 def _strip_folders(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Export to ONNX: one file, whose output is compared with that of torch before it is kept.
+"""Export to ONNX: one file, which ONNX Runtime and other programs run.
 
 The graph maps pixel values from 0 to 255 to points in pixels: it includes normalization and the conversion to
 pixels, so that other programs need only the file.
@@ -6,44 +6,37 @@ pixels, so that other programs need only the file.
 
 from __future__ import annotations
 
-import copy
-import json
-import math
 import warnings
-from importlib.util import find_spec
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.inference.backends import onnx_backend, pixel_network_of, torch_backend
-from landmarks_fastai.model_files.header import HEADER_KEY, ModelHeader
+from landmarks_fastai.errors import UserError
+from landmarks_fastai.export.exporting import ExportOptions, export_network
+from landmarks_fastai.export.job import FP16, INT8, ExportJob, Images, Writer
+from landmarks_fastai.export.record import ExportRecord
+from landmarks_fastai.export.targets import TARGETS
+from landmarks_fastai.inference.backends import Backend, onnx_backend
+from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.model_files.loading import open_model
-from landmarks_fastai.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 17
 
-TOLERANCE = 0.05
-"""Largest accepted difference between ONNX Runtime and torch, in pixels, and in percent of visibility.
 
-A network that was trained for a few iterations magnifies the rounding of float32 to 0.015 px on the images of
-noise; errors of landmarks are at least ten times as large as this limit.
-"""
-
-CHECKED_BATCH_SIZES = (1, 3)
-
-
-def export_onnx(network: nn.Module, header: ModelHeader, path: str | Path) -> None:
-    """Write a network as an ONNX file, and keep it only if its output matches that of torch.
+def export_onnx(
+    network: nn.Module, header: ModelHeader, path: str | Path, faces: Images | None = None
+) -> ExportRecord:
+    """Write a network as an ONNX file in float32, and keep it only if its output matches that of torch.
 
     The input "image" is (N, C, S, S) float32 with values from 0 to 255; the output "points" is (N, K, 2)
     float32, (x, y) in pixels of the input. If the network predicts Laplace scales, the output "scales" is
     (N, K) float32, in the same pixels; if it predicts visibility, the output "visibility" is (N, K) float32,
-    the calibrated probability that a landmark is visible. N is dynamic. The header is stored in the metadata.
+    the calibrated probability that a landmark is visible. N is dynamic. The header and the deviation from
+    torch are stored in the metadata.
 
     Parameters
     ----------
@@ -53,88 +46,103 @@ def export_onnx(network: nn.Module, header: ModelHeader, path: str | Path) -> No
         The model's header.
     path
         The file, with the suffix ``.onnx``; its folder is created if needed.
+    faces
+        (N, S, S, C) uint8 inputs of the network on which the file is compared with torch; None: synthetic
+        faces.
 
     Raises
     ------
     UserError
         If `path` has another suffix, or the packages onnx and onnxruntime are not installed.
     RunError
-        If the export fails, its output differs from that of torch by more than `TOLERANCE`, or the file
-        cannot be written. An existing file is then unchanged.
+        If the export fails, the output differs too much from that of torch
+        (`landmarks_fastai.export.checks`), or the file cannot be written. An existing file is then unchanged.
     """
     path = Path(path)
     if path.suffix.lower() != ".onnx":
         raise UserError(f"{path}: not an ONNX file name; use the suffix .onnx")
-    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"{path}: the export needs more packages: pip install {' '.join(missing)}")
+    return export_network(network, header, path, TARGETS["onnx"], ExportOptions(faces=faces))
+
+
+def convert(job: ExportJob) -> Writer:
+    """Convert a network; with fp16, weight matrices and convolutions are float16 in the file.
+
+    ONNX Runtime uses them as float32. With int8, see `landmarks_fastai.export.onnx_quantization`.
+    """
     import onnx
 
-    network = copy.deepcopy(network).cpu().float().eval()
-    with atomic_write(path) as partial:
-        try:
-            _export_graph(network, header, partial)
-            model = onnx.load(partial)
-            onnx.helper.set_model_props(model, {HEADER_KEY: json.dumps(header.to_dict())})
-            onnx.save(model, partial)
-        except OSError:
-            raise
-        except Exception as error:  # torch raises various types for operators that it cannot export
-            reason = " ".join(str(error).split())[:200]
-            raise RunError(f"{path}: torch cannot export this network: {reason}") from error
-        difference = _max_difference(network, header, partial)
-        if not difference < TOLERANCE:  # also true for NaN
-            raise RunError(
-                f"{path}: not written, because the output of ONNX Runtime differs by {difference:.3g} px from"
-                " that of torch"
-            )
+    model = onnx.load_from_string(onnx_graph(job))
+    if job.precision == FP16:
+        store_half(model)
+
+    def write(path: Path, metadata: Mapping[str, str]) -> None:
+        onnx.helper.set_model_props(model, dict(metadata))
+        path.write_bytes(model.SerializeToString())
+
+    return write
 
 
-def _export_graph(network: nn.Module, header: ModelHeader, path: Path) -> None:
-    """Export the network with pixel normalization before it and the conversion to pixels after it."""
+def onnx_graph(job: ExportJob) -> bytes:
+    """Return the network as a serialized ONNX model; quantized if the precision is int8, else in float32."""
+    if job.precision == INT8:
+        from landmarks_fastai.export.onnx_quantization import quantize
+
+        return quantize(_float_graph(job), job)
+    return _float_graph(job)
+
+
+def _float_graph(job: ExportJob) -> bytes:
+    """Return the network as a serialized float32 ONNX model."""
     import torch
 
-    pixel_network = pixel_network_of(network, header)
-    example = torch.zeros(2, header.channels, header.input_size, header.input_size)
-    with torch.inference_mode():
-        outputs = pixel_network.output_names(len(pixel_network(example)))
+    file, outputs = BytesIO(), job.output_names()
     with warnings.catch_warnings():
-        # the newer exporter (dynamo=True) takes ten times as long, needs onnxscript and stores the paths of
-        # the user's source files in the model; the older one only warns that it is deprecated
+        # the older exporter warns that it is deprecated; with torch 2.14 the newer one (dynamo=True) took
+        # 41 s instead of 0.7 s for a ResNet18, needs onnxscript, and stored 236 paths of the user's
+        # installation in the model
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            pixel_network,
-            (example,),
-            str(path),
+            job.network,
+            (job.example(2),),
+            file,  # type: ignore[arg-type] # which the older exporter accepts
             dynamo=False,
             opset_version=OPSET,
             input_names=["image"],
             output_names=outputs,
             dynamic_axes={name: {0: "batch"} for name in ("image", *outputs)},
         )
+    return file.getvalue()
 
 
-def _max_difference(network: nn.Module, header: ModelHeader, exported: Path) -> float:
-    """Return the largest difference between torch and ONNX Runtime on random images; NaN if torch has one.
+def store_half(model: Any) -> None:
+    """Replace the float32 weights with two or more axes by float16 ones that are cast to float32, in place.
 
-    In pixels; a difference of 1 % in the probability of visibility counts as 1.
+    A runtime folds the casts when it opens the file, so that only its size changes.
     """
-    rng = np.random.default_rng(0)
-    side, channels = header.input_size, header.channels
-    batches = [
-        rng.integers(0, 256, (size, side, side, channels), dtype=np.uint8) for size in CHECKED_BATCH_SIZES
-    ]
-    outputs = list(map(torch_backend(network, header, "cpu"), batches))
-    if not all(np.isfinite(output).all() for batch in outputs for output in batch):
-        return math.nan  # such a file cannot be opened
-    backend = onnx_backend(open_model(exported, device="cpu"))
-    largest = 0.0
-    for batch, expected_outputs in zip(batches, outputs, strict=True):
-        differences = [
-            np.abs(expected - actual).max()
-            for expected, actual in zip(expected_outputs, backend(batch), strict=True)
-        ]
-        if header.predicts_visibility:
-            differences[-1] *= 100
-        largest = float(np.max([largest, *differences]))  # np.max keeps NaN
-    return largest
+    import numpy as np
+    import onnx
+
+    graph = model.graph
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type != onnx.TensorProto.FLOAT or len(weight.dims) < 2:
+            continue
+        name, values = weight.name, onnx.numpy_helper.to_array(weight)
+        weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]  # in topological order
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def open_backend(path: Path, header: ModelHeader) -> Backend:
+    """Open a file with ONNX Runtime, as a prediction does."""
+    return onnx_backend(open_model(path, device="cpu"))
+
+
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """Return the metadata of a file."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    return {entry.key: entry.value for entry in model.metadata_props}

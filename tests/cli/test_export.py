@@ -15,13 +15,15 @@ def test_export_prints_size_and_deviation(
     workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "small.safetensors"
-    assert run(["export", "runs/quick", "--half", "--out", str(out)]) == 0
+    assert run(["export", "runs/quick", "--precision", "fp16", "--out", str(out)]) == 0
     line = capsys.readouterr().out
     match = re.fullmatch(
-        r"(.*): ([\d.]+) MB; predictions on synthetic faces differ by at most ([\d.e-]+) px\n", line
+        r"(.*): ([\d.]+) MB, fp16; outputs differ from torch by at most ([\d.e-]+) px on faces"
+        r" \(mean [\d.e-]+ px\), [\d.e-]+ px on random images\n",
+        line,
     )
     assert match is not None
     assert match[1] == str(out)
     assert float(match[2]) == pytest.approx(out.stat().st_size / 1e6, abs=0.06)
-    assert float(match[3]) <= 0.02
+    assert float(match[3]) <= 0.1
     assert Predictor.open(out, "cpu").schema.name == "kaggle15"

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from landmarks_fastai.errors import RunError, UserError
+from landmarks_fastai.export.checks import CHECKED_IMAGES
 from landmarks_fastai.export.onnx import export_onnx
+from landmarks_fastai.export.record import EXPORT_KEY
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.header import HEADER_KEY, ModelHeader
 from landmarks_fastai.model_files.loading import open_model
@@ -37,7 +39,12 @@ def test_export_writes_one_valid_file_with_header(onnx_path: Path, header: Model
     assert os.listdir(onnx_path.parent) == ["model.onnx"]
     graph = onnx.load(onnx_path)
     onnx.checker.check_model(graph, full_check=True)
-    assert json.loads(graph.metadata_props[0].value) == header.to_dict()
+    metadata = {entry.key: entry.value for entry in graph.metadata_props}
+    assert json.loads(metadata[HEADER_KEY]) == header.to_dict()
+    record = json.loads(metadata[EXPORT_KEY])
+    assert record["checked"]
+    assert record["faces"]["images"] == record["random"]["images"] == CHECKED_IMAGES
+    assert 0 < record["random"]["max"] < 0.05
     assert str(Path.cwd()).encode() not in onnx_path.read_bytes()
     assert open_model(onnx_path).header == header
 
@@ -58,7 +65,7 @@ def test_exported_file_predicts_like_torch_without_importing_it(onnx_path: Path,
     arguments = [str(onnx_path), str(onnx_path.parent.parent / "images.npy"), str(points_path)]
     result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    expected = Predictor.open(model_path, device="cpu").predict_batch(images).points
+    expected = Predictor.open(model_path, device="cpu", backend="torch").predict_batch(images).points
     np.testing.assert_allclose(np.load(points_path), expected, atol=0.01)
 
 
@@ -119,9 +126,9 @@ class WithoutOnnxOperator(nn.Module):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (DifferentWhenTraced(), r"differs by 3\.2 px from that of torch"),
-        (NotANumber(), "differs by nan px"),
-        (WithoutOnnxOperator(), "torch cannot export this network"),
+        (DifferentWhenTraced(), r"differs by 3\.2 px from that of torch on faces"),
+        (NotANumber(), "an output of the network is not a number"),
+        (WithoutOnnxOperator(), r"model\.onnx: cannot be exported in this format: "),
     ],
 )
 def test_wrong_export_is_refused_and_keeps_existing_file(
