@@ -7,6 +7,7 @@ import traceback
 
 import typer
 
+from landmarks_fastai.cli.benchmark import benchmark
 from landmarks_fastai.cli.cache import cache
 from landmarks_fastai.cli.configs import configs
 from landmarks_fastai.cli.convert import convert
@@ -22,6 +23,7 @@ from landmarks_fastai.cli.video import video
 from landmarks_fastai.cli.web import web
 from landmarks_fastai.errors import LandmarksError
 from landmarks_fastai.utils.interrupt import terminate_as_interrupt
+from landmarks_fastai.utils.processors import limit_spinning
 from landmarks_fastai.utils.text import shorten
 
 app = typer.Typer(
@@ -32,7 +34,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for command in (train, evaluate, predict, video, live, web, submit, export, data, convert, configs, cache):
+COMMANDS = (
+    train, evaluate, predict, video, live, web, submit, export, benchmark, data, convert, configs, cache
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 
 # recent versions of typer contain their own copy of click, whose base class has no public name
@@ -48,6 +53,7 @@ MAX_MESSAGE = 800
 
 def main() -> None:
     """Run the command of `sys.argv` and exit."""
+    limit_spinning()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     sys.exit(run(arguments, debug))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.model_files.header import ModelHeader
-from landmarks_fastai.model_files.loading import LoadedModel
+from landmarks_fastai.model_files.loading import ONNX, TORCH, LoadedModel
+from landmarks_fastai.utils.devices import may_have_gpu
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +25,35 @@ Backend = Callable[[NDArray[np.uint8]], tuple[Floats, ...]]
 """Maps (B, S, S, C) uint8 crops to (B, K, 2) points in pixels of the crops; if the model estimates
 confidence, also to (B, K) Laplace scales of the error along each axis, in the same pixels; and if it predicts
 visibility (`ModelHeader.predicts_visibility`), last to (B, K) probabilities that a landmark is visible."""
+
+
+AUTO = "auto"
+BACKENDS = (AUTO, ONNX, TORCH)
+"""Values of --backend."""
+
+
+def choose_runtime(path: Path, backend: str, device: str) -> str:
+    """Return what runs a model file: by default `TORCH` on a GPU and for a ``.pkl``, else `ONNX`.
+
+    torch is imported only on a machine that may have a GPU.
+
+    Raises
+    ------
+    UserError
+        If the backend cannot run the file.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"--backend {backend}: not known; use {', '.join(BACKENDS)}")
+    needed = {".onnx": ONNX, ".xml": "openvino", ".pkl": TORCH}.get(path.suffix.lower())
+    if needed is not None:
+        if backend not in (AUTO, needed):
+            raise UserError(f"{path}: a {path.suffix} file runs with --backend {needed} only; use auto")
+        return needed
+    if backend != AUTO:
+        return backend
+    if device == "auto" and may_have_gpu():
+        device = resolve_device(device)
+    return ONNX if device in ("auto", "cpu") else TORCH
 
 
 def resolve_device(device: str) -> str:

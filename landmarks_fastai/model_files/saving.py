@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def save_model(
-    path: str | Path, state_dict: Mapping[str, Tensor], header: ModelHeader, half: bool = False
+    path: str | Path,
+    state_dict: Mapping[str, Tensor],
+    header: ModelHeader,
+    half: bool = False,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write weights and header as one safetensors file, atomically.
 
@@ -29,6 +33,8 @@ def save_model(
         Description of the network.
     half
         Store weight matrices and convolutions as float16; biases and batch normalization stay float32.
+    metadata
+        Entries in addition to the header.
 
     Raises
     ------
@@ -41,6 +47,7 @@ def save_model(
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
     if half:
         weights = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in weights.items()}
-    content = save(weights, metadata={"format": "pt", HEADER_KEY: json.dumps(header.to_dict())})
+    entries = {"format": "pt", HEADER_KEY: json.dumps(header.to_dict()), **(metadata or {})}
+    content = save(weights, metadata=entries)
     with atomic_write(Path(path)) as partial:
         partial.write_bytes(content)  # save_file would create a file that only its owner can read

@@ -50,6 +50,11 @@ class Detections:
             for (x0, y0, x1, _), roll in zip(self.boxes.tolist(), rolls.tolist(), strict=True)
         ]
 
+    def largest(self, count: int) -> Detections:
+        """Return the `count` largest faces, or all if there are fewer."""
+        rolls = np.broadcast_to(self.rolls, len(self.boxes))
+        return Detections(self.boxes[:count], self.scores[:count], rolls[:count])
+
 
 Detector = Callable[[NDArray[np.uint8]], Detections]
 """Maps an upright (H, W, 3) uint8 RGB image to its faces; thread-safe."""

@@ -18,7 +18,6 @@ from landmarks_fastai.inference.detectors.base import (
     require_package,
     shrink,
 )
-from landmarks_fastai.utils.download import download
 from landmarks_fastai.utils.files import file_sha256
 from landmarks_fastai.utils.opencv import ERRORS, opencv_log_level
 from landmarks_fastai.utils.progress import Progress
@@ -63,6 +62,8 @@ def download_yunet(
     UserError
         If the downloaded file is not the expected one.
     """
+    from landmarks_fastai.utils.download import download
+
     target = cache / url.rpartition("/")[2]
     hint = f"choose another --detector, or put the file at {target} yourself"
     return download(
