@@ -244,9 +244,11 @@ def extract_crop(image: NDArray[np.uint8], crop: Crop, size: int, channels: int)
     margin = math.ceil(max(1.0, crop.side / size)) + 1
     x0, y0 = math.floor(crop.left) - margin, math.floor(crop.top) - margin
     x1, y1 = math.ceil(crop.left + crop.side) + margin, math.ceil(crop.top + crop.side) + margin
-    # indices outside the image are clipped, which repeats its edge pixels
-    rows, columns = np.arange(y0, y1).clip(0, height - 1), np.arange(x0, x1).clip(0, width - 1)
-    region = image[rows[:, None], columns]
+    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
+        region = image[y0:y1, x0:x1]
+    else:  # indices outside the image are clipped, which repeats its edge pixels
+        rows, columns = np.arange(y0, y1).clip(0, height - 1), np.arange(x0, x1).clip(0, width - 1)
+        region = image[rows[:, None], columns]
     if region.ndim == 3 and region.shape[2] == 1:
         region = region[:, :, 0]
     if region.ndim == 3 and channels == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.geometry import Crop
 from landmarks_fastai.inference.averaging import average_landmarks
+from landmarks_fastai.inference.backends import AUTO
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.header import ModelHeader
@@ -71,14 +72,20 @@ class Ensemble(Predictor):
         return average_landmarks([member._predict_faces(faces, batch_size, flip) for member in self._members])
 
 
-def open_predictors(paths: Sequence[Path], device: str = "auto", trust_pickle: bool = False) -> Predictor:
+def open_predictors(
+    paths: Sequence[Path],
+    device: str = "auto",
+    trust_pickle: bool = False,
+    backend: str = AUTO,
+    note: Callable[[str], None] | None = None,
+) -> Predictor:
     """Open one model file, or several as an ensemble.
 
     Parameters
     ----------
     paths
         Model files, as `resolve_models` returns them.
-    device, trust_pickle
+    device, trust_pickle, backend, note
         See `Predictor.open`.
 
     Raises
@@ -86,7 +93,7 @@ def open_predictors(paths: Sequence[Path], device: str = "auto", trust_pickle: b
     UserError
         If a model cannot be opened, or predicts other landmarks than the first.
     """
-    members = [Predictor.open(path, device, trust_pickle) for path in paths]
+    members = [Predictor.open(path, device, trust_pickle, backend, note) for path in paths]
     first = members[0].schema
     for path, member in zip(paths, members, strict=True):
         if member.schema.names != first.names:

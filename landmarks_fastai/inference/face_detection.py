@@ -23,7 +23,7 @@ from landmarks_fastai.inference.detectors.yunet import open_yunet
 from landmarks_fastai.inference.image_search import open_image_search
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.header import ModelHeader
-from landmarks_fastai.utils.download import default_cache_dir
+from landmarks_fastai.utils.cache_folder import default_cache_dir
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.utils.text import suggest
 
@@ -71,6 +71,7 @@ def open_detector(
     cache: Path | None = None,
     progress: Progress | None = None,
     predictor: Predictor | None = None,
+    max_faces: int | None = None,
 ) -> Detector:
     """Open a detector by name.
 
@@ -84,11 +85,14 @@ def open_detector(
         Called with the bytes downloaded and in total.
     predictor
         The model that searches, for "search".
+    max_faces
+        Return only the largest faces, at most this many; None: all. CenterFace is faster with few faces.
 
     Raises
     ------
     UserError
-        If there is no such detector, its package is not installed, or "search" has no model that can search.
+        If there is no such detector, its package is not installed, "search" has no model that can search, or
+        `max_faces` is less than 1.
     RunError, UserError
         See `download_yunet`, for "yunet".
     """
@@ -98,4 +102,12 @@ def open_detector(
         return open_image_search(predictor)
     if name not in DETECTORS:
         raise UserError(f"--detector {name}: no such detector; {suggest(name, [*DETECTORS, SEARCH])}")
-    return DETECTORS[name](default_cache_dir() if cache is None else cache, progress)
+    if max_faces is not None and max_faces < 1:
+        raise UserError(f"max_faces: {max_faces} must be at least 1")
+    cache = default_cache_dir() if cache is None else cache
+    if max_faces is None:
+        return DETECTORS[name](cache, progress)
+    if name == "centerface":
+        return open_centerface(cache, progress, max_faces=max_faces)
+    detect, count = DETECTORS[name](cache, progress), max_faces
+    return lambda image: detect(image).largest(count)

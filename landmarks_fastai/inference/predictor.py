@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +15,28 @@ from landmarks_fastai.errors import UserError
 from landmarks_fastai.geometry import (
     Crop,
     center_crop,
-    crop_distance,
     extract_input,
     fit_crop,
     square_crop,
 )
-from landmarks_fastai.inference.averaging import average_landmarks, confidence_of
-from landmarks_fastai.inference.backends import Backend, onnx_backend, resolve_device, torch_backend
-from landmarks_fastai.inference.rejection import default_min_confidence
+from landmarks_fastai.inference.averaging import confidence_of
+from landmarks_fastai.inference.backends import (
+    AUTO,
+    Backend,
+    choose_runtime,
+    onnx_backend,
+    resolve_device,
+    torch_backend,
+)
+from landmarks_fastai.inference.refinement import (
+    CONFIDENT_RATIO,
+    REFINEMENT_PASSES,
+    Refine,
+    refine_landmarks,
+)
+from landmarks_fastai.inference.rejection import default_min_confidence, typical_confidence
 from landmarks_fastai.landmarks import Landmarks
+from landmarks_fastai.model_files.discovery import resolve_model
 from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.schema import LandmarkSchema
@@ -32,14 +45,6 @@ from landmarks_fastai.utils.image_formats import MAX_PIXELS
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
-
-REFINEMENT_PASSES = 1
-"""Default number of refinement passes; measured in benchmarks/refinement.md."""
-
-MAX_CROP_CHANGE = 0.25
-"""A pass is not averaged if its crop differs by this much or more from that of the last pass (`crop_distance`
-plus the difference of the rolls in radians): landmarks predicted in a crop that cuts off the face, or shows
-it far too small, are inaccurate, whatever their confidence. Measured in benchmarks/refinement.md."""
 
 OUTSIDE_CONFIDENCE = 0.5
 """Factor of the confidence of landmarks outside the image. Measured in benchmarks/false_faces.md."""
@@ -61,8 +66,15 @@ class Predictor:
         self._backend = backend
 
     @classmethod
-    def open(cls, path: str | Path, device: str = "auto", trust_pickle: bool = False) -> Predictor:
-        """Open a model file, run folder or released model; an ``.onnx`` file needs no torch.
+    def open(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        trust_pickle: bool = False,
+        backend: str = AUTO,
+        note: Callable[[str], None] | None = None,
+    ) -> Predictor:
+        """Open a model file, run folder or released model; on a CPU, ONNX Runtime runs it, without torch.
 
         Parameters
         ----------
@@ -72,13 +84,21 @@ class Predictor:
             "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
         trust_pickle
             Allow a ``.pkl``, which can execute arbitrary code.
+        backend
+            What runs the network: "auto" (`choose_runtime`), "onnx" or "torch".
+        note
+            Called with one line if ONNX Runtime has to be prepared for an architecture, which takes seconds.
 
         Raises
         ------
         UserError
-            If the file cannot be opened or the device is not available.
+            If the file cannot be opened, or the device or backend is not available.
+        RunError
+            If ONNX Runtime cannot run the network.
         """
-        model = open_model(path, trust_pickle=trust_pickle, device=device)
+        path = resolve_model(path)
+        runtime = choose_runtime(path, backend, device)
+        model = open_model(path, trust_pickle, device, runtime, note)
         if model.network is None:
             return cls(model.header, onnx_backend(model))
         return cls(model.header, torch_backend(model.network, model.header, resolve_device(device)))
@@ -109,9 +129,9 @@ class Predictor:
         return self.header.predicts_visibility
 
     @property
-    def default_refine(self) -> int:
-        """Number of refinement passes measured to be best; 0 if the model has no mean shape."""
-        return REFINEMENT_PASSES if self.header.mean_shape is not None else 0
+    def default_refine(self) -> Refine:
+        """Number of refinement passes measured to be best: "auto", but 0 if the model has no mean shape."""
+        return "auto" if self.header.mean_shape is not None else 0
 
     @property
     def estimates_confidence(self) -> bool:
@@ -124,7 +144,7 @@ class Predictor:
         return default_min_confidence(self.header) if self.estimates_confidence else 0.0
 
     def predict(
-        self, image: Image, boxes: ArrayLike | None = None, flip: bool = False, refine: int = 0
+        self, image: Image, boxes: ArrayLike | None = None, flip: bool = False, refine: Refine = 0
     ) -> Landmarks:
         """Predict the landmarks of every face given by a box.
 
@@ -139,8 +159,9 @@ class Predictor:
             Average with the prediction on the mirrored crop.
         refine
             Number of refinement passes: the crop is re-estimated from the predicted landmarks, including
-            roll, and the model runs again. Passes with similar crops are averaged (`average_landmarks`);
-            without confidence, the last pass is returned.
+            roll, and the model runs again. "auto": one pass, but none for a confident face whose crop would
+            hardly change (`refine_landmarks`). Passes with similar crops are averaged
+            (`average_landmarks`); without confidence, the last pass is returned.
 
         Returns
         -------
@@ -156,7 +177,7 @@ class Predictor:
         return self.predict_crops(image, crops_from_boxes(image, boxes), flip, refine)
 
     def predict_crops(
-        self, image: Image, crops: Sequence[Crop], flip: bool = False, refine: int = 0
+        self, image: Image, crops: Sequence[Crop], flip: bool = False, refine: Refine = 0
     ) -> Landmarks:
         """Predict the landmarks of faces given by crops; see `predict` for the other parameters.
 
@@ -165,17 +186,19 @@ class Predictor:
         """
         if refine and self.header.mean_shape is None:
             raise UserError("--refine: this model has no mean shape; use --refine 0, or train it again")
-        passes = [self._predict_faces([(image, crop) for crop in crops], batch_size=64, flip=flip)]
-        for _ in range(refine):
-            crops = [
-                self.crop_around(points) or crop
-                for points, crop in zip(passes[-1].points, crops, strict=True)
-            ]
-            passes.append(self._predict_faces([(image, crop) for crop in crops], batch_size=64, flip=flip))
-        last = passes[-1]
-        if len(passes) > 1 and np.isfinite(last.scales).all():
-            last = average_landmarks(passes, np.stack([_have_similar_crops(one, last) for one in passes]))
-        return _lower_outside(last, image)
+
+        def predict(chosen: Sequence[Crop]) -> Landmarks:
+            return self._predict_faces([(image, crop) for crop in chosen], batch_size=64, flip=flip)
+
+        passes, confident = (REFINEMENT_PASSES, self._confident) if refine == "auto" else (refine, math.inf)
+        landmarks = refine_landmarks(predict, self.crop_around, crops, passes, confident)
+        return _lower_outside(landmarks, image)
+
+    @property
+    def _confident(self) -> float:
+        """Confidence of a face that needs no refinement if its crop hardly changes; infinite if unknown."""
+        typical = [typical_confidence(header) for header in self.headers]
+        return CONFIDENT_RATIO * max(math.inf if value is None else value for value in typical)
 
     def crop_around(self, points: NDArray[np.floating]) -> Crop | None:
         """Return the crop in which (K, 2) landmarks lie as in training.
@@ -323,12 +346,3 @@ def _lower_outside(landmarks: Landmarks, image: Image) -> Landmarks:
         return landmarks
     factor = np.where(outside, np.float32(OUTSIDE_CONFIDENCE), np.float32(1))
     return replace(landmarks, confidence=landmarks.confidence * factor)
-
-
-def _have_similar_crops(one: Landmarks, last: Landmarks) -> NDArray[np.bool_]:
-    """Return a (N,) mask of the faces whose crop in a pass is similar to that in the last pass."""
-    assert one.crops is not None
-    assert last.crops is not None
-    pairs = zip(one.crops, last.crops, strict=True)
-    changes = [crop_distance(a, b) + math.radians(abs(a.roll - b.roll)) for a, b in pairs]
-    return np.array([change < MAX_CROP_CHANGE for change in changes], bool)

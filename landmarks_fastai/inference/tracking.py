@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.geometry import Crop, crop_distance
 from landmarks_fastai.inference.detectors.base import Detector
-from landmarks_fastai.inference.predictor import REFINEMENT_PASSES, Predictor
+from landmarks_fastai.inference.predictor import Predictor
+from landmarks_fastai.inference.refinement import REFINEMENT_PASSES
 from landmarks_fastai.inference.rejection import is_confident
 from landmarks_fastai.inference.smoothing import LandmarkSmoother
 from landmarks_fastai.landmarks import Landmarks

