@@ -17,7 +17,7 @@ def cache(
     are removed.
     """
     from landmarks_fastai.data.cache import cache_entries, cache_limit, clear_cache
-    from landmarks_fastai.utils.download import default_cache_dir
+    from landmarks_fastai.utils.cache_folder import default_cache_dir
 
     folder = default_cache_dir()
     entries = clear_cache(folder) if clear else cache_entries(folder)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from landmarks_fastai.cli.options import (
+    BackendOption,
     DataOption,
     DeviceOption,
     FormatOption,
@@ -81,6 +82,7 @@ def evaluate(
         bool, typer.Option("--coco-ap", help="Compute COCO's average precision (extra coco).")
     ] = False,
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     trust_pickle: TrustOption = False,
 ) -> None:
     """Evaluate a model on labeled data.
@@ -128,6 +130,7 @@ def evaluate(
             flip=flip,
             options=options,
             device=device,
+            backend=backend,
             trust_pickle=trust_pickle,
             progress=progress,
         )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from landmarks_fastai.cli.options import (
+    BackendOption,
     DetectorOption,
     DeviceOption,
     MinConfidenceOption,
@@ -26,6 +27,7 @@ def live(
     detector: DetectorOption = "auto",
     min_confidence: MinConfidenceOption = None,
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     trust_pickle: TrustOption = False,
 ) -> None:
     """Show the video of a camera with landmarks in a window.
@@ -43,6 +45,6 @@ def live(
     from landmarks_fastai.commands.window import check_display
 
     check_display()
-    smooth = not no_smooth
-    result = run_live(camera, open_tracker(models, device, trust_pickle, detector, smooth, min_confidence))
+    tracker = open_tracker(models, device, trust_pickle, detector, not no_smooth, min_confidence, backend)
+    result = run_live(camera, tracker)
     typer.echo(f"{format_count(result.frames, 'frame')}, {result.fps:.1f} frames/s")

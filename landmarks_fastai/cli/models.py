@@ -37,11 +37,13 @@ def choose_models(models: Sequence[Path] | None) -> list[Path]:
     return paths
 
 
-def open_predictor(models: Sequence[Path] | None, device: str, trust_pickle: bool) -> Predictor:
+def open_predictor(
+    models: Sequence[Path] | None, device: str, trust_pickle: bool, backend: str = "auto"
+) -> Predictor:
     """Open models as one predictor; see `choose_models` and `Predictor.open`."""
     from landmarks_fastai.inference.ensemble import open_predictors
 
-    return open_predictors(choose_models(models), device, trust_pickle)
+    return open_predictors(choose_models(models), device, trust_pickle, backend, typer.echo)
 
 
 def warn_if_synthetic(predictor: Predictor) -> None:
@@ -60,13 +62,13 @@ def note_search(requested: str, chosen: str, remedy: str) -> None:
         typer.echo(f"no face detector for these landmarks: searching the whole image; {remedy}")
 
 
-def open_named_detector(name: str, predictor: Predictor) -> Detector:
-    """Open a detector for a model, and show the progress of a download."""
+def open_named_detector(name: str, predictor: Predictor, max_faces: int | None = None) -> Detector:
+    """Open a detector for a model, and show the progress of a download; see `open_detector`."""
     from landmarks_fastai.cli.progress import data_progress
     from landmarks_fastai.inference.face_detection import open_detector
 
     with data_progress() as progress:
-        return open_detector(name, progress=progress, predictor=predictor)
+        return open_detector(name, progress=progress, predictor=predictor, max_faces=max_faces)
 
 
 def open_tracker(
@@ -76,13 +78,14 @@ def open_tracker(
     detector: str,
     smooth: bool,
     min_confidence: float | None = None,
+    backend: str = "auto",
 ) -> Tracker:
     """Open a tracker for a video or camera; see `open_predictor` for the models."""
     from landmarks_fastai.inference.face_detection import FACE_DETECTORS, NO_DETECTOR, SEARCH, choose_detector
     from landmarks_fastai.inference.rejection import choose_min_confidence
     from landmarks_fastai.inference.tracking import Tracker
 
-    predictor = open_predictor(models, device, trust_pickle)
+    predictor = open_predictor(models, device, trust_pickle, backend)
     warn_if_synthetic(predictor)
     name = choose_detector(detector, predictor.header)
     minimum = choose_min_confidence(min_confidence, predictor, name in FACE_DETECTORS)

@@ -59,6 +59,10 @@ CorrectionsOption = Annotated[
 ]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Random seed.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+BackendOption = Annotated[
+    str,
+    typer.Option("--backend", help="auto (torch on a GPU, else ONNX Runtime), onnx or torch."),
+]
 ModelOption = Annotated[
     Optional[Path],
     typer.Option(
@@ -99,7 +103,17 @@ RefineOption = Annotated[
         min=0,
         max=5,
         help="Number of refinement passes: the crop is re-estimated from the predicted landmarks, and the"
-        " model runs again. Default: 1, or 0 for a model without a mean shape.",
+        " model runs again. Default: 1 for the faces for which it pays, or 0 for a model without a mean"
+        " shape.",
+    ),
+]
+MaxFacesOption = Annotated[
+    Optional[int],
+    typer.Option(
+        "--max-faces",
+        min=1,
+        help="Only the largest faces of each image, at most this many; with few, CenterFace is faster.",
+        metavar="N",
     ),
 ]
 MinConfidenceOption = Annotated[

@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from landmarks_fastai.cli.options import (
+    BackendOption,
     DataOption,
     DetectorOption,
     DeviceOption,
+    MaxFacesOption,
     MinConfidenceOption,
     ModelsOption,
     OverwriteOption,
     RefineOption,
     TrustOption,
+)
+from landmarks_fastai.cli.predict_shards import (
+    EngineOption,
+    ShardOptions,
+    ShardSizeOption,
+    WorkersOption,
+    predict_to_shards,
 )
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.utils.text import format_count
@@ -49,12 +58,16 @@ class ImageOptions:
     refine: int | None
     min_confidence: float | None
     names: bool
+    no_draw: bool
     resume: bool
+    max_faces: int | None
 
     @property
     def given(self) -> bool:
         """Whether any option differs from its default."""
-        return self != ImageOptions(False, False, (), None, None, "auto", None, None, False, False)
+        return self != ImageOptions(
+            False, False, (), None, None, "auto", None, None, False, False, False, None
+        )
 
     @property
     def outputs(self) -> Outputs:
@@ -62,6 +75,14 @@ class ImageOptions:
         from landmarks_fastai.commands.prediction_outputs import Outputs
 
         return Outputs(self.json or not (self.csv or self.formats), self.csv, self.formats)
+
+    def check_shards(self) -> None:
+        """Raise a UserError for an option that has no effect on Parquet shards."""
+        if self.json or self.csv or self.formats or self.names or self.box or self.boxes or self.max_faces:
+            raise UserError(
+                "--json, --csv, --format, --names, --box, --boxes and --max-faces have no effect on Parquet"
+                " shards (--engine, archives, lists and URLs); remove them"
+            )
 
     def choose_min_confidence(self, predictor: Predictor) -> float:
         """Return the minimum confidence of the faces that are found."""
@@ -72,11 +93,11 @@ class ImageOptions:
         return choose_min_confidence(self.min_confidence, predictor, detector in FACE_DETECTORS)
 
     def describe(self, predictor: Predictor, models: Sequence[Path]) -> dict[str, Any]:
-        """Return what determines the results, by the keys of `prediction_folder.OPTIONS`."""
+        """Return what determines the results, by the keys of `prediction_record.OPTIONS`."""
         from landmarks_fastai.inference.face_detection import choose_detector
         from landmarks_fastai.utils.files import file_sha256
 
-        return {
+        described = {
             "models": [file_sha256(path) for path in models],
             "detector": choose_detector(self.detector, predictor.header),
             "refine": predictor.default_refine if self.refine is None else self.refine,
@@ -85,12 +106,19 @@ class ImageOptions:
             "boxes": self.box if self.boxes is None else file_sha256(self.boxes),
             "outputs": self.outputs.names,
         }
+        # left out otherwise, so that results of earlier versions can be resumed
+        chosen = {"draw": False} if self.no_draw else {}
+        return described | chosen | ({} if self.max_faces is None else {"max_faces": self.max_faces})
 
 
 def predict(
     images: Annotated[
         Optional[list[str]],
-        typer.Argument(help="Image files, folders or glob patterns.", metavar="IMAGE"),
+        typer.Argument(
+            help="Image files, folders or glob patterns; for many images, also tar and zip archives, lists of"
+            " files (.txt) and URLs.",
+            metavar="IMAGE",
+        ),
     ] = None,
     models: ModelsOption = None,
     out: Annotated[
@@ -135,7 +163,11 @@ def predict(
     detector: DetectorOption = "auto",
     refine: RefineOption = None,
     min_confidence: MinConfidenceOption = None,
+    max_faces: MaxFacesOption = None,
     names: Annotated[bool, typer.Option("--names", help="Draw the names of the landmarks.")] = False,
+    no_draw: Annotated[
+        bool, typer.Option("--no-draw", help="Do not draw the landmarks; only write their coordinates.")
+    ] = False,
     use_dataset: Annotated[
         bool,
         typer.Option(
@@ -151,7 +183,11 @@ def predict(
         ),
     ] = False,
     overwrite: OverwriteOption = False,
+    engine: EngineOption = None,
+    shard_size: ShardSizeOption = None,
+    workers: WorkersOption = None,
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     trust_pickle: TrustOption = False,
 ) -> None:
     """Predict the landmarks of faces in images.
@@ -171,6 +207,8 @@ def predict(
 
       landmarks-fastai predict photos --format label-studio --out prelabeled
 
+      landmarks-fastai predict photos --no-draw --csv
+
       landmarks-fastai predict photo.jpg --model runs/default --model runs/default-2
 
       landmarks-fastai predict --use-dataset --data synthetic
@@ -186,29 +224,62 @@ def predict(
         refine,
         min_confidence,
         names,
+        no_draw,
         resume,
+        max_faces,
     )
     _check_options(use_dataset, images, data, options)
     if use_dataset:
-        _draw_samples(models, device, trust_pickle, data, out, overwrite)
+        _draw_samples(models, device, trust_pickle, backend, data, out, overwrite)
         return
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other; remove one of them")
+    if names and no_draw:
+        raise UserError("--names draws names, and --no-draw excludes it; remove one of them")
     if box is not None:
         parse_box(box)
+    shards = ShardOptions(engine, shard_size, workers)
+    if shards.chosen(images or []):
+        options.check_shards()
+        existing = _existing(resume, overwrite)
+        predict_to_shards(
+            images or [],
+            out,
+            shards,
+            existing,
+            models,
+            device,
+            trust_pickle,
+            backend,
+            detector,
+            refine,
+            min_confidence,
+        )
+        return
     from landmarks_fastai.cli.models import choose_models, warn_if_synthetic
-    from landmarks_fastai.commands.prediction_folder import Existing, check_available, choose_folder
+    from landmarks_fastai.commands.prediction_folder import check_available, choose_folder
+    from landmarks_fastai.commands.prediction_pipeline import sessions_for
     from landmarks_fastai.inference.ensemble import open_predictors
 
-    existing = Existing.OVERWRITE if overwrite else Existing.RESUME if resume else Existing.REFUSE
+    existing = _existing(resume, overwrite)
     paths = _find_images(images or [])
     out = choose_folder(existing) if out is None else out
     check_available(out, options.outputs, existing)
     given = _read_boxes(paths, options)
     files = choose_models(models)
-    predictor = open_predictors(files, device, trust_pickle)
-    warn_if_synthetic(predictor)
-    _predict_images(predictor, files, paths, out, given, options, existing)
+    with sessions_for(len(paths)):
+        predictor = open_predictors(files, device, trust_pickle, backend, typer.echo)
+        warn_if_synthetic(predictor)
+        needed = not all(given.get(path) for path in paths)
+        finder = _open_detector(predictor, options.detector, needed, options.max_faces)
+    _predict_images(predictor, finder, files, paths, out, given, options, existing)
+
+
+def _existing(resume: bool, overwrite: bool) -> Existing:
+    """Return what to do with results that exist."""
+    from landmarks_fastai.commands.prediction_folder import Existing
+
+    return Existing.OVERWRITE if overwrite else Existing.RESUME if resume else Existing.REFUSE
 
 
 def _find_images(arguments: Sequence[str]) -> list[Path]:
@@ -264,13 +335,15 @@ def _check_options(
         raise UserError("--data has an effect with --use-dataset only; remove it")
     if use_dataset and options.given:
         raise UserError(
-            "--json, --csv, --format, --box, --boxes, --detector, --refine, --min-confidence, --names and"
-            " --resume have no effect with --use-dataset; remove them"
+            "--json, --csv, --format, --box, --boxes, --detector, --refine, --min-confidence, --max-faces,"
+            " --names, --no-draw and --resume have no effect with --use-dataset; remove them"
         )
     if options.box is not None and options.boxes is not None:
         raise UserError("--box and --boxes exclude each other; remove one of them")
     if options.box is not None and options.detector != "auto":
         raise UserError("--box replaces the detector; remove --detector")
+    if options.box is not None and options.max_faces is not None:
+        raise UserError("--max-faces is for detected faces, and --box replaces the detector; remove one")
     if options.box is not None and options.min_confidence is not None:
         raise UserError("--min-confidence is for detected faces, and --box replaces the detector; remove one")
 
@@ -279,6 +352,7 @@ def _draw_samples(
     models: Sequence[Path] | None,
     device: str,
     trust_pickle: bool,
+    backend: str,
     data: str | None,
     out: Path | None,
     overwrite: bool,
@@ -293,7 +367,7 @@ def _draw_samples(
     out = DEFAULT_FOLDER if out is None else out
     if (out / SAMPLES_NAME).exists() and not overwrite:
         raise UserError(f"{out / SAMPLES_NAME}: already exists; choose another --out, or use --overwrite")
-    predictor = open_predictor(models, device, trust_pickle)
+    predictor = open_predictor(models, device, trust_pickle, backend)
     with data_progress() as progress:
         dataset = load_model_data(predictor.header, data, progress=progress)
     typer.echo(f"drawing: {draw_dataset_samples(predictor, dataset, out)}")
@@ -301,6 +375,7 @@ def _draw_samples(
 
 def _predict_images(
     predictor: Predictor,
+    detector: Detector,
     models: Sequence[Path],
     images: Sequence[Path],
     out: Path,
@@ -313,14 +388,14 @@ def _predict_images(
     from landmarks_fastai.commands.prediction_folder import open_folder
     from landmarks_fastai.utils.interrupt import Interrupt
 
-    detector = _open_detector(predictor, options.detector, needed=not all(boxes.get(one) for one in images))
     noun = "object" if predictor.schema.eyes is None else "face"
     made = options.describe(predictor, models)
     errors = 0
 
     def show(result: ImageResult) -> None:
         count = len(result.landmarks)
-        typer.echo(f"drawing: {result.drawing} ({format_count(count, noun)})")
+        shown = f"{result.image}:" if result.drawing is None else f"drawing: {result.drawing}"
+        typer.echo(f"{shown} ({format_count(count, noun)})")
         if not count:
             typer.echo(
                 f"{result.image}: no {noun} detected; use --detector none for the center crop, or --box"
@@ -341,6 +416,7 @@ def _predict_images(
             refine=options.refine,
             min_confidence=made["min_confidence"],
             names=options.names,
+            draw=not options.no_draw,
             interrupt=interrupt,
             found=show,
             failed=report,
@@ -359,7 +435,7 @@ def _predict_images(
         raise typer.Exit(UserError.exit_code)
 
 
-def _open_detector(predictor: Predictor, name: str, needed: bool) -> Detector:
+def _open_detector(predictor: Predictor, name: str, needed: bool, max_faces: int | None) -> Detector:
     """Return the detector; any, if all images have boxes."""
     from landmarks_fastai.cli.models import note_search, open_named_detector
     from landmarks_fastai.inference.face_detection import NO_DETECTOR, choose_detector
@@ -368,4 +444,4 @@ def _open_detector(predictor: Predictor, name: str, needed: bool) -> Detector:
         return open_named_detector(NO_DETECTOR, predictor)
     chosen = choose_detector(name, predictor.header)
     note_search(name, chosen, "use --boxes or --box for better crops")
-    return open_named_detector(chosen, predictor)
+    return open_named_detector(chosen, predictor, max_faces)

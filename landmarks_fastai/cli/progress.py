@@ -9,19 +9,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn, TaskID
+
     from landmarks_fastai.training.reporting import RunSummary
     from landmarks_fastai.utils import progress
 
@@ -30,6 +20,8 @@ class TrainingProgress:
     """The `Reporter` of the command line: a summary, one line per epoch, and a bar in a terminal."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
         self.task: TaskID | None = None
@@ -64,6 +56,8 @@ class TrainingProgress:
         if not self.console.is_terminal:
             return
         if self.bar is None:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -100,29 +94,62 @@ def summary_lines(summary: RunSummary) -> list[str]:
         f" {summary.input_size} px {color} input",
         "init from": summary.init_from,
         "device": f"{summary.device}, {summary.precision}",
-        "epochs": f"{summary.epochs:,}{done}, batch size {summary.batch_size:,}",
+        "epochs": f"{_describe_length(summary)}{done}, batch size {summary.batch_size:,}",
+        "processes": None if summary.processes == 1 else _describe_processes(summary),
         "results": str(summary.folder),
     }
     return [f"{label:<11}{value}" for label, value in entries.items() if value is not None]
 
 
-DOWNLOAD_COLUMNS = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-IMAGE_COLUMNS = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn())
+def _describe_length(summary: RunSummary) -> str:
+    """Return the number of epochs of a run, or its time."""
+    if summary.minutes is None:
+        return f"{summary.epochs:,}"
+    return f"as many as {summary.minutes:g} minutes allow"
+
+
+def _describe_processes(summary: RunSummary) -> str:
+    """Return how several processes share an iteration."""
+    rows = summary.batch_size / summary.processes
+    return (
+        f"{summary.processes}, which share the {summary.batch_size:,} rows of a batch ({rows:.3g} each);"
+        " the learning rate is that of one process"
+    )
+
+
+def _columns(unit: str) -> list[ProgressColumn]:
+    """Return the parts of the bar of a unit of `utils.progress.Progress`."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    if unit == "bytes":
+        amounts: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()]
+        return [TextColumn("downloading"), BarColumn(), *amounts, TimeRemainingColumn()]
+    return [TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
 
 
 class _DataProgress:
     """Shows bars for downloading a data set and decoding its images; each appears with its first call."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
         self._bars: dict[str, tuple[Progress, TaskID]] = {}
 
     def __call__(self, done: int, total: int | None, unit: str = "bytes") -> None:
         """Update the bar of a unit."""
         if unit not in self._bars:
-            columns = (*(DOWNLOAD_COLUMNS if unit == "bytes" else IMAGE_COLUMNS), TimeRemainingColumn())
-            hidden = not self._console.is_terminal
-            bar = Progress(*columns, console=self._console, transient=True, disable=hidden)
+            # rich takes as long to import as a face to be detected, and most commands show no bar
+            from rich.console import Console
+            from rich.progress import Progress
+
+            console = Console(stderr=True)
+            hidden = not console.is_terminal
+            bar = Progress(*_columns(unit), console=console, transient=True, disable=hidden)
             bar.start()
             self._bars[unit] = bar, bar.add_task("", total=total)
         bar, task = self._bars[unit]
@@ -153,6 +180,9 @@ def data_progress() -> Iterator[progress.Progress]:
 @contextmanager
 def frame_progress() -> Iterator[progress.Progress]:
     """Yield a progress callback for the frames of a video; the bar shows frames per second and time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.fields[rate]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

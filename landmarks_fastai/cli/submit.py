@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from landmarks_fastai.cli.options import DeviceOption, ModelsArgument, OverwriteOption, TrustOption
+from landmarks_fastai.cli.options import (
+    BackendOption,
+    DeviceOption,
+    ModelsArgument,
+    OverwriteOption,
+    TrustOption,
+)
 
 
 def submit(
@@ -19,6 +25,7 @@ def submit(
     out: Annotated[Path, typer.Option("--out", help="CSV to write.", metavar="CSV")] = Path("submission.csv"),
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     trust_pickle: TrustOption = False,
 ) -> None:
     """Write a submission for Kaggle.
@@ -43,6 +50,7 @@ def submit(
             data,
             overwrite=overwrite,
             device=device,
+            backend=backend,
             trust_pickle=trust_pickle,
             progress=progress,
         )

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from landmarks_fastai.cli.options import (
+    BackendOption,
     DetectorOption,
     DeviceOption,
     MinConfidenceOption,
@@ -66,6 +67,7 @@ def video(
     min_confidence: MinConfidenceOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     trust_pickle: TrustOption = False,
 ) -> None:
     """Predict and draw the landmarks in a video.
@@ -91,12 +93,12 @@ def video(
 
     only_copied = no_draw and landmarks is None
     if only_copied:
-        other_given = no_smooth or trust_pickle or min_confidence is not None
+        other_given = no_smooth or trust_pickle or min_confidence is not None or backend != "auto"
         _check_no_model_options(models, detector, device, other_given)
     tracker = (
         None
         if only_copied
-        else open_tracker(models, device, trust_pickle, detector, not no_smooth, min_confidence)
+        else open_tracker(models, device, trust_pickle, detector, not no_smooth, min_confidence, backend)
     )
     with frame_progress() as progress:
         result = annotate_video(
@@ -132,8 +134,8 @@ def _check_no_model_options(
     """Raise a UserError if an option of the model is given, although no landmarks are predicted."""
     if models or detector != "auto" or device != "auto" or other_given:
         raise UserError(
-            "--model, --detector, --min-confidence, --device, --no-smooth and --trust-pickle have no effect"
-            " with --no-draw unless --landmarks is given; remove them"
+            "--model, --detector, --min-confidence, --device, --backend, --no-smooth and --trust-pickle have"
+            " no effect with --no-draw unless --landmarks is given; remove them"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from landmarks_fastai.model_files.discovery import resolve_models
 from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.model_files.training_images import read_training_images, unseen_rows
 from landmarks_fastai.utils.files import write_csv, write_json
-from landmarks_fastai.utils.progress import Progress
+from landmarks_fastai.utils.progress import Progress, announce
 from landmarks_fastai.visualization.plots import plot_ced
 from landmarks_fastai.visualization.saving import save_png
 
@@ -82,6 +83,7 @@ def compare(
     options: AnalysisOptions | None = None,
     device: str = "auto",
     trust_pickle: bool = False,
+    backend: str = "auto",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> ComparisonResult:
@@ -98,7 +100,7 @@ def compare(
     rows
         "auto" omits the rows that one of the models was trained on; "all" evaluates every row, and is refused
         if there are such rows.
-    flip, options, device, trust_pickle, cache, progress
+    flip, options, device, trust_pickle, backend, cache, progress
         See `landmarks_fastai.commands.evaluate.evaluate`.
 
     Raises
@@ -114,7 +116,8 @@ def compare(
         raise UserError(f"--compare needs two models, not {len(models)}; name two runs or model files")
     paths = [resolve_models([model]) for model in models]
     resolve_models(models)  # refuses a model that is named twice
-    predictors = [open_predictors(files, device, trust_pickle) for files in paths]
+    note = partial(announce, progress)
+    predictors = [open_predictors(files, device, trust_pickle, backend, note) for files in paths]
     dataset = load_model_data(predictors[0].header, data, cache=cache, progress=progress)
     headers = [header for predictor in predictors for header in predictor.headers]
     chosen, about_rows = _select_rows(dataset, [path for files in paths for path in files], rows, headers)

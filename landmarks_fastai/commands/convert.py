@@ -9,7 +9,7 @@ from landmarks_fastai.data.annotation_files import get_format, read_annotations,
 from landmarks_fastai.data.bad_rows import raise_bad_rows
 from landmarks_fastai.data.formats import kaggle
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.download import default_cache_dir
+from landmarks_fastai.utils.cache_folder import default_cache_dir
 
 
 @dataclass(frozen=True)

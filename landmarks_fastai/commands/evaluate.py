@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.discovery import RELEASED_DIR, resolve_models
 from landmarks_fastai.utils.files import write_csv, write_json
-from landmarks_fastai.utils.progress import Progress
+from landmarks_fastai.utils.progress import Progress, announce
 from landmarks_fastai.visualization.plots import plot_calibration, plot_ced, plot_landmark_errors
 from landmarks_fastai.visualization.reliability import plot_visibility
 from landmarks_fastai.visualization.saving import save_png
@@ -121,6 +122,7 @@ def evaluate(
     options: AnalysisOptions | None = None,
     device: str = "auto",
     trust_pickle: bool = False,
+    backend: str = "auto",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
@@ -141,7 +143,7 @@ def evaluate(
         Average with the prediction on the mirrored image.
     options
         What is computed in addition to the scores of all rows; `AnalysisOptions` if None.
-    device, trust_pickle
+    device, trust_pickle, backend
         See `Predictor.open`.
     cache
         Folder for downloaded and parsed data; the user's cache folder if None.
@@ -160,7 +162,8 @@ def evaluate(
     check_options(rows, options)
     named = [models] if isinstance(models, (str, Path)) else list(models)
     paths = resolve_models(named)
-    predictor = open_predictors(paths, device, trust_pickle)
+    note = partial(announce, progress)
+    predictor = open_predictors(paths, device, trust_pickle, backend, note)
     dataset = load_model_data(predictor.header, data, cache=cache, progress=progress)
     chosen, about_rows = np.arange(len(dataset)), list[str]()
     if rows == AUTO_ROWS:

@@ -44,13 +44,13 @@ class ImageResult:
     landmarks
         Landmarks of its faces, possibly none, in pixels of the image.
     drawing
-        Path of the image with its landmarks drawn.
+        Path of the image with its landmarks drawn; None if they were not drawn.
     """
 
     image: Path
     size: tuple[int, int]
     landmarks: Landmarks
-    drawing: Path
+    drawing: Path | None
 
 
 # --- one face ------------------------------------------------------------------------------------

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from landmarks_fastai.commands.landmark_files import ImageResult
 from landmarks_fastai.commands.prediction_folder import PredictionFolder
-from landmarks_fastai.commands.prediction_record import file_state
+from landmarks_fastai.commands.prediction_pipeline import ImagePredictor, Source, predict_sources
+from landmarks_fastai.commands.prediction_record import FileState, file_state
 from landmarks_fastai.data.box_files import ImageBox
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.geometry import Crop
 from landmarks_fastai.inference.detectors.base import Detector
-from landmarks_fastai.inference.predictor import Predictor, crops_from_boxes
-from landmarks_fastai.inference.rejection import describe_discarded, discard_unconfident
+from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.landmarks import Landmarks
-from landmarks_fastai.utils.gray_levels import depth_note
 from landmarks_fastai.utils.images import read_image_and_depth
 from landmarks_fastai.utils.interrupt import Interrupt
-from landmarks_fastai.visualization.landmarks import draw_landmarks, number_faces
-from landmarks_fastai.visualization.saving import encode_png, save_png
+from landmarks_fastai.visualization.saving import save_png
 from landmarks_fastai.visualization.sheets import landmark_sheet
 
 Box = tuple[float, float, float, float]
@@ -64,14 +64,17 @@ def predict_images(
     refine: int | None = None,
     min_confidence: float = 0.0,
     names: bool = False,
+    draw: bool = True,
     interrupt: Interrupt | None = None,
+    threads: int | None = None,
     found: Callable[[ImageResult], None],
     failed: Callable[[UserError], None],
     noted: Callable[[str], None] | None = None,
 ) -> PredictSummary:
-    """Predict and draw one image after the other; images that cannot be used are reported and skipped.
+    """Predict and draw images; those that cannot be used are reported and skipped.
 
-    Each image is added to the folder before the next one is read; memory does not grow with their number.
+    Several images are in progress at a time (`predict_sources`), and added to the folder one after the other,
+    in their order; memory does not grow with their number.
 
     Parameters
     ----------
@@ -91,8 +94,12 @@ def predict_images(
         Faces found by the detector are discarded if they have less (`Landmarks.face_confidence`).
     names
         Draw the name of each landmark next to it.
+    draw
+        Draw the landmarks.
     interrupt
-        Ends the command after the current image.
+        Ends the command after the images in progress.
+    threads
+        Number of images that are in progress at a time; None: `default_threads`.
     found
         Called with the result of each image.
     failed
@@ -107,42 +114,80 @@ def predict_images(
         If the results cannot be written.
     """
     passes = predictor.default_refine if refine is None else refine
-    predicted = skipped = unusable = 0
-    for index, path in enumerate(images):
-        if interrupt is not None and interrupt.requested:
-            return PredictSummary(predicted, skipped, unusable, len(images) - index)
-        try:
-            _check_name(path)
-            state = file_state(path)
-            if folder.is_done(path, state):
-                skipped += 1
+    predict = ImagePredictor(predictor, detector, passes, min_confidence, draw, names)
+    queue = _ImageQueue(images, folder, boxes or {}, interrupt)
+    predicted = unusable = 0
+    with closing(predict_sources(predict, queue, threads)) as predictions:
+        for prediction in predictions:
+            if noted is not None:
+                for note in prediction.notes:
+                    noted(note)
+            for error in prediction.errors:
+                failed(error)
+            state = queue.states.pop(prediction.path)
+            if prediction.landmarks is None:
+                unusable += 1
                 continue
-            image = _read_image(path, noted)
-            given = () if boxes is None else boxes.get(path, ())
-            landmarks = _predict_image(predictor, path, image, detector, given, passes, failed)
-            if landmarks is not None and not given:
-                landmarks, discarded = discard_unconfident(landmarks, min_confidence)
-                if len(discarded) and noted is not None:
-                    noted(f"{path}: {describe_discarded(discarded, min_confidence)}")
-        except UserError as error:
-            failed(error if str(path) in str(error) else UserError(f"{path}: {error}"))
-            landmarks = None
-        if landmarks is None:
-            unusable += 1
-            continue
-        drawing = draw_landmarks(image, landmarks, names=names, captions=number_faces(landmarks))
-        size = image.shape[1], image.shape[0]
-        found(folder.add(path, state, size, landmarks, encode_png(drawing)))
-        predicted += 1
-    return PredictSummary(predicted, skipped, unusable)
+            assert state is not None, "an image without landmarks has no state"
+            found(
+                folder.add(prediction.path, state, prediction.size, prediction.landmarks, prediction.drawing)
+            )
+            predicted += 1
+    return PredictSummary(predicted, queue.skipped, unusable, queue.remaining)
 
 
-def _read_image(path: Path, noted: Callable[[str], None] | None) -> NDArray[np.uint8]:
-    """Return an image, and report if its levels were scaled by the bits in use."""
-    image, depth = read_image_and_depth(path)
-    if depth is not None and noted is not None:
-        noted(depth_note(path, depth))
-    return image
+class _ImageQueue:
+    """Iterates over the images that are not done, until an interruption.
+
+    Parameters
+    ----------
+    images, folder, boxes, interrupt
+        See `predict_images`.
+
+    Attributes
+    ----------
+    states
+        State of each image file that was taken and not yet removed here; None if the file cannot be used.
+    skipped
+        Number of images that had been done before.
+    remaining
+        Number of images that an interruption left undone.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        folder: PredictionFolder,
+        boxes: Mapping[Path, Sequence[ImageBox]],
+        interrupt: Interrupt | None,
+    ) -> None:
+        self._images, self._folder, self._boxes, self._interrupt = images, folder, boxes, interrupt
+        self.states: dict[Path, FileState | None] = {}
+        self.skipped = self.remaining = 0
+
+    def __iter__(self) -> Iterator[Source]:
+        """Yield the images."""
+        for index, path in enumerate(self._images):
+            if self._interrupt is not None and self._interrupt.requested:
+                self.remaining = len(self._images) - index
+                return
+            try:
+                _check_name(path)
+                state = file_state(path)
+            except UserError as error:
+                self.states[path] = None
+                yield Source(path, partial(_fail, error))
+                continue
+            if self._folder.is_done(path, state):
+                self.skipped += 1
+                continue
+            self.states[path] = state
+            yield Source(path, partial(read_image_and_depth, path), self._boxes.get(path, ()))
+
+
+def _fail(error: UserError) -> NoReturn:
+    """Raise the error of a file that cannot be used when it is its turn to be reported."""
+    raise error
 
 
 def _check_name(path: Path) -> None:
@@ -152,35 +197,6 @@ def _check_name(path: Path) -> None:
     except UnicodeEncodeError:
         shown = str(path).encode(errors="replace").decode()
         raise UserError(f"{shown}: the name is not valid Unicode ({path}); rename the file") from None
-
-
-def _predict_image(
-    predictor: Predictor,
-    path: Path,
-    image: NDArray[np.uint8],
-    detector: Detector,
-    boxes: Sequence[ImageBox],
-    passes: int,
-    failed: Callable[[UserError], None],
-) -> Landmarks | None:
-    """Return the landmarks of an image; None if it has boxes, none of which can be used."""
-    crops = _usable_crops(path, image, boxes, failed) if boxes else detector(image).crops
-    if boxes and not crops:
-        return None
-    return predictor.predict_crops(image, crops, refine=passes)
-
-
-def _usable_crops(
-    path: Path, image: NDArray[np.uint8], boxes: Sequence[ImageBox], failed: Callable[[UserError], None]
-) -> list[Crop]:
-    """Return the crops of the boxes of an image, and report each box that cannot be used."""
-    crops = []
-    for box in boxes:
-        try:
-            crops += crops_from_boxes(image, [box.edges])
-        except UserError as error:
-            failed(UserError(f"{path}: {box.location}: {error}"))
-    return crops
 
 
 def predict_faces(

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from landmarks_fastai.commands.landmark_files import DIGITS, ImageResult, face_confidence
-from landmarks_fastai.data.annotation_files import get_format, get_writer, write_annotations
 from landmarks_fastai.data.annotations import OCCLUDED, VISIBLE, Annotations, ImageSource
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.schema import LandmarkSchema
@@ -22,6 +21,8 @@ def label_name(name: str) -> str:
     UserError
         If there is no such format, or it cannot be written.
     """
+    from landmarks_fastai.data.annotation_files import get_format, get_writer
+
     get_writer(name, predicted=True)
     return f"labels-{name}{get_format(name).suffix}"
 
@@ -47,6 +48,8 @@ def write_predicted_labels(
     list[str]
         One line for each thing that the format cannot hold.
     """
+    from landmarks_fastai.data.annotation_files import write_annotations
+
     return write_annotations(to_annotations(results, schema), path, name, predicted=True)
 
 

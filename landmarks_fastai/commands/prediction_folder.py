@@ -20,6 +20,7 @@ from landmarks_fastai.commands.prediction_record import (
     Made,
     PredictionRecord,
     RecordedImage,
+    check_made,
     source_key,
 )
 from landmarks_fastai.errors import UserError
@@ -39,18 +40,6 @@ LOCK_NAME = ".predictions.lock"
 
 SUFFIX = "_landmarks.png"
 """End of the name of a drawing."""
-
-OPTIONS = {
-    "models": "--model",
-    "detector": "--detector",
-    "refine": "--refine",
-    "min_confidence": "--min-confidence",
-    "names": "--names",
-    "boxes": "--box or --boxes",
-    "outputs": "--json, --csv or --format",
-}
-"""Options by their key in the record."""
-
 
 Records = tuple[PredictionRecord | None, PredictionRecord | None]
 """The record of a folder, and that of the results that are to replace it."""
@@ -156,7 +145,7 @@ def open_folder(out: Path, made: Made, outputs: Outputs, existing: Existing) -> 
     try:
         records = _read_records(out)
         _check_records(out, records, outputs, existing)
-        drawings = {name for record in records if record for name in _drawings(record)}
+        drawings = {name for record in records if record for name in record.drawings}
         for each in (out, out / STAGING_NAME):  # killed processes may have left temporary files
             remove_stale_partials(each, drawings | outputs.written_names)
         with PredictionFolder(out, made, existing, records) as folder:
@@ -192,13 +181,13 @@ class PredictionFolder:
             folder = out if earlier is None else staging
             resumed = PredictionRecord.create(folder / RECORD_NAME, made)
             self._is_empty = True
-        _check_made(out, resumed.made, made)
+        check_made(out, resumed.made, made)
         self.record = resumed
         self._folder = resumed.path.parent
         self._earlier = None if self._folder == out else earlier
-        self._replaceable = {} if self._earlier is None else _drawings(self._earlier)
+        self._replaceable = {} if self._earlier is None else self._earlier.drawings
         self._names = UniqueNames(
-            used=(each.drawing.removesuffix(SUFFIX) for each in resumed.images.values()),
+            used=(name.removesuffix(SUFFIX) for name in resumed.drawings),
             is_free=lambda stem: self._is_free(f"{stem}{SUFFIX}"),
         )
 
@@ -221,9 +210,7 @@ class PredictionFolder:
     def is_done(self, image: Path, state: FileState) -> bool:
         """Return whether the landmarks and the drawing of an image exist, and it is unchanged since then."""
         recorded = self.record.images.get(source_key(image))
-        if recorded is None or recorded.source_state != state:
-            return False
-        return self._has_drawing(recorded)
+        return recorded is not None and recorded.source_state == state and self._has_drawing(recorded)
 
     def add(
         self,
@@ -231,7 +218,7 @@ class PredictionFolder:
         state: FileState,
         size: tuple[int, int],
         landmarks: Landmarks,
-        drawing: memoryview,
+        drawing: memoryview | None,
     ) -> ImageResult:
         """Add an image.
 
@@ -246,25 +233,34 @@ class PredictionFolder:
         landmarks
             Its landmarks.
         drawing
-            Its drawing as the bytes of a PNG.
+            Its drawing as the bytes of a PNG; None if it is not drawn.
 
         Raises
         ------
         RunError
             If the disk is full; what has been added before is kept.
         """
-        recorded = self.record.images.get(source_key(image))
-        if recorded is not None and (self._has_drawing(recorded) or self._is_free(recorded.drawing)):
-            name = recorded.drawing
+        if drawing is None:
+            result = ImageResult(image, size, landmarks, None)
+            self.record.add_image(result, state, 0)
         else:
-            name = f"{self._names(image.stem)}{SUFFIX}"
-        result = ImageResult(image, size, landmarks, self.out / name)
-        # the record comes first: without it, a drawing would not be recognized as one
-        self.record.add_image(result, state, len(drawing))
-        with atomic_write(self._folder / name, RESUME_HINT) as partial:
-            partial.write_bytes(drawing)
+            name = self._drawing_name(image)
+            result = ImageResult(image, size, landmarks, self.out / name)
+            # the record comes first: without it, a drawing would not be recognized as one
+            self.record.add_image(result, state, len(drawing))
+            with atomic_write(self._folder / name, RESUME_HINT) as partial:
+                partial.write_bytes(drawing)
         self._is_empty = False
         return result
+
+    def _drawing_name(self, image: Path) -> str:
+        """Return the file name for the drawing of an image: that of its recorded drawing, or a free one."""
+        recorded = self.record.images.get(source_key(image))
+        if recorded is not None and recorded.drawing is not None:
+            is_ours = self._has_drawing(recorded)
+            if is_ours or self._is_free(recorded.drawing):
+                return recorded.drawing
+        return f"{self._names(image.stem)}{SUFFIX}"
 
     def finish(self, outputs: Outputs, schema: LandmarkSchema, visibility: bool) -> list[str]:
         """Write the files of landmarks, and replace the earlier results.
@@ -303,13 +299,13 @@ class PredictionFolder:
     def _move_drawings(self) -> None:
         """Put the new drawings into their place."""
         with report_write_errors(self.out):
-            for recorded in self.record.images.values():
+            for name in self.record.drawings:
                 with suppress(FileNotFoundError):  # it was moved before an interruption
-                    os.replace(self._folder / recorded.drawing, self.out / recorded.drawing)
+                    os.replace(self._folder / name, self.out / name)
 
     def _remove_earlier(self, earlier: PredictionRecord, outputs: Outputs) -> list[str]:
         """Remove the earlier results that the new ones do not replace, unless they were changed since."""
-        kept = {fold_name(each.drawing) for each in self.record.images.values()}
+        kept = {fold_name(name) for name in self.record.drawings}
         stale = [name for name in self._replaceable if fold_name(name) not in kept]
         removed = 0
         with report_write_errors(self.out):
@@ -330,8 +326,9 @@ class PredictionFolder:
         return _size(path) in (None, self._replaceable.get(name))
 
     def _has_drawing(self, recorded: RecordedImage) -> bool:
-        folders = {self._folder, self.out}
-        return any(_size(each / recorded.drawing) == recorded.drawing_bytes for each in folders)
+        """Return whether the drawing of an image exists, if there is one."""
+        name, size = recorded.drawing, recorded.drawing_bytes
+        return name is None or any(_size(each / name) == size for each in {self._folder, self.out})
 
 
 def split_drawings(images: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -357,7 +354,7 @@ def _drawings_in(folder: Path) -> set[tuple[str, int]]:
         records = _read_records(folder)
     except UserError:  # a file of another origin
         return set()
-    return {entry for record in records if record for entry in _drawings(record).items()}
+    return {entry for record in records if record for entry in record.drawings.items()}
 
 
 def _read_records(folder: Path) -> Records:
@@ -378,23 +375,9 @@ def _tables(folder: Path) -> list[str]:
     return [name for name in (JSON_NAME, CSV_NAME) if (folder / name).exists()]
 
 
-def _drawings(record: PredictionRecord) -> dict[str, int]:
-    return {each.drawing: each.drawing_bytes for each in record.images.values()}
-
-
 def _size(path: Path) -> int | None:
     """Return the size of a file in bytes; None if it does not exist."""
     try:
         return path.lstat().st_size
     except OSError:
         return None
-
-
-def _check_made(out: Path, before: Made, now: Made) -> None:
-    """Raise a UserError if results were made with other options."""
-    for key, option in OPTIONS.items():
-        if before.get(key) != now.get(key):
-            raise UserError(
-                f"{out}: its results were made with a different {option}; repeat the options of the first"
-                " run, or use --overwrite"
-            )

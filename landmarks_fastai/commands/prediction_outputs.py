@@ -12,7 +12,6 @@ from pathlib import Path
 from landmarks_fastai.commands.landmark_files import write_landmarks_csv, write_landmarks_json
 from landmarks_fastai.commands.predicted_labels import label_name, write_predicted_labels
 from landmarks_fastai.commands.prediction_record import PredictionRecord
-from landmarks_fastai.data.formats.schema_files import SCHEMA_NAME
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import LandmarkSchema
 from landmarks_fastai.utils.files import file_sha256, partial_path, remove, report_write_errors
@@ -49,8 +48,12 @@ class Outputs:
     @property
     def written_names(self) -> set[str]:
         """Names of everything that is written, also of the files that a format adds beside its own."""
+        if not self.formats:
+            return set(self.names)
+        from landmarks_fastai.data.formats.schema_files import SCHEMA_NAME  # imports all formats
+
         interfaces = {f"{Path(label_name(name)).stem}.interface.xml" for name in self.formats}
-        return {*self.names, *interfaces, SCHEMA_NAME} if self.formats else set(self.names)
+        return {*self.names, *interfaces, SCHEMA_NAME}
 
     def check_unchanged(self, out: Path, record: PredictionRecord) -> None:
         """Check that what exists in `out` is as it was written, so that it may be written again.

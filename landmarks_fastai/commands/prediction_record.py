@@ -35,6 +35,19 @@ RESUME_HINT = "free some space, and go on with --resume"
 Made = Mapping[str, Any]
 """Options that determine the results, as JSON values."""
 
+OPTIONS = {
+    "models": "--model",
+    "detector": "--detector",
+    "refine": "--refine",
+    "min_confidence": "--min-confidence",
+    "max_faces": "--max-faces",
+    "names": "--names",
+    "draw": "--no-draw",
+    "boxes": "--box or --boxes",
+    "outputs": "--json, --csv or --format",
+}
+"""Options by their key in the record."""
+
 FileState = tuple[int, int]
 """Size of a file in bytes, and its time of modification in nanoseconds."""
 
@@ -48,7 +61,7 @@ class RecordedImage:
     offset
         Position of its line in the record, bytes.
     drawing
-        File name of its drawing.
+        File name of its drawing; None if it was not drawn.
     drawing_bytes
         Size of the drawing.
     source_state
@@ -56,7 +69,7 @@ class RecordedImage:
     """
 
     offset: int
-    drawing: str
+    drawing: str | None
     drawing_bytes: int
     source_state: FileState
 
@@ -83,6 +96,12 @@ class PredictionRecord:
         self.outputs: dict[str, str] = {}
         self._end = 0
         """Position after the last complete line; a process that is killed may leave a part of another."""
+
+    @property
+    def drawings(self) -> dict[str, int]:
+        """The size of each drawing in bytes, by its file name."""
+        each = self.images.values()
+        return {image.drawing: image.drawing_bytes for image in each if image.drawing is not None}
 
     @classmethod
     def create(cls, path: Path, made: Made) -> PredictionRecord:
@@ -143,9 +162,12 @@ class PredictionRecord:
         if "output" in line:
             self.outputs[str(line["output"])] = str(line["digest"])
             return
-        name, size = line["drawing"]
+        drawing: str | None
+        drawing, size = None, 0
+        if line["drawing"] is not None:
+            drawing, size = str(line["drawing"][0]), int(line["drawing"][1])
         source_size, modified = line["state"]
-        recorded = RecordedImage(self._end, str(name), int(size), (int(source_size), int(modified)))
+        recorded = RecordedImage(self._end, drawing, size, (int(source_size), int(modified)))
         self.images[str(line["source"])] = recorded
 
     def add_image(self, result: ImageResult, state: FileState, drawing_bytes: int) -> None:
@@ -158,17 +180,17 @@ class PredictionRecord:
         state
             See `RecordedImage.source_state`.
         drawing_bytes
-            Size of the drawing.
+            Size of the drawing; 0 without one.
         """
         offset, source = self._end, source_key(result.image)
-        drawing = result.drawing.name
+        drawing = None if result.drawing is None else result.drawing.name
         self._append(
             {
                 "image": str(result.image),
                 "source": source,
                 "state": state,
                 "size": result.size,
-                "drawing": [drawing, drawing_bytes],
+                "drawing": None if drawing is None else [drawing, drawing_bytes],
                 "faces": _landmarks_to_json(result.landmarks),
             }
         )
@@ -195,7 +217,8 @@ class PredictionRecord:
                 line = json.loads(file.readline())
                 width, height = line["size"]
                 landmarks = _landmarks_from_json(line["faces"], schema)
-                yield ImageResult(Path(line["image"]), (width, height), landmarks, folder / recorded.drawing)
+                drawing = None if recorded.drawing is None else folder / recorded.drawing
+                yield ImageResult(Path(line["image"]), (width, height), landmarks, drawing)
 
     def _append(self, line: dict[str, Any]) -> None:
         """Append a line; if that fails, the complete lines stay."""
@@ -227,6 +250,22 @@ def file_state(path: Path) -> FileState:
     except OSError as error:
         raise UserError(f"{path}: cannot be opened: {error.strerror}") from error
     return status.st_size, status.st_mtime_ns
+
+
+def check_made(out: Path, before: Made, now: Made) -> None:
+    """Check that results were made with the same options.
+
+    Raises
+    ------
+    UserError
+        If they were not; the message names the first option that differs.
+    """
+    for key, option in OPTIONS.items():
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f"{out}: its results were made with a different {option}; repeat the options of the first"
+                " run, or use --overwrite"
+            )
 
 
 def _parse_head(line: bytes) -> Made:

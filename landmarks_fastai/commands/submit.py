@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from landmarks_fastai.errors import UserError
 from landmarks_fastai.inference.ensemble import open_predictors
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.discovery import resolve_models
-from landmarks_fastai.utils.download import default_cache_dir
+from landmarks_fastai.utils.cache_folder import default_cache_dir
 from landmarks_fastai.utils.files import atomic_write
-from landmarks_fastai.utils.progress import Progress
+from landmarks_fastai.utils.progress import Progress, announce
 from landmarks_fastai.utils.text import suggest
 
 
@@ -27,6 +28,7 @@ def submit(
     overwrite: bool = False,
     device: str = "auto",
     trust_pickle: bool = False,
+    backend: str = "auto",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> int:
@@ -42,7 +44,7 @@ def submit(
         "kaggle", Kaggle's zip, or a folder with its files.
     overwrite
         Replace an existing file.
-    device, trust_pickle
+    device, trust_pickle, backend
         See `Predictor.open`.
     cache
         Folder for downloads; the user's cache folder if None.
@@ -64,7 +66,8 @@ def submit(
     out = Path(out)
     if out.exists() and not overwrite:
         raise UserError(f"{out}: already exists; choose another --out, or use --overwrite")
-    predictor = open_predictors(resolve_models(models), device, trust_pickle)
+    note = partial(announce, progress)
+    predictor = open_predictors(resolve_models(models), device, trust_pickle, backend, note)
     if data == KAGGLE:
         data = download_kaggle(default_cache_dir() if cache is None else cache, progress)
     return write_submission(predictor, Path(data), out)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,15 @@ from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.utils.files import remove_stale_partials
 from landmarks_fastai.utils.interrupt import Interrupt
+from landmarks_fastai.utils.processors import map_in_threads, read_ahead
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.video.frame_folder import FrameFolderReader, FrameFolderWriter
 from landmarks_fastai.video.io import read_video
 from landmarks_fastai.video.reader import VideoFrame, VideoReader
 from landmarks_fastai.video.writer import VideoWriter, check_video_suffix
 from landmarks_fastai.visualization.landmarks import draw_landmarks
+
+Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ def annotate_video(
 ) -> VideoResult:
     """Track the faces of a video, or of a folder of frames, and write the requested outputs.
 
+    Frames are decoded, tracked, drawn and encoded in order, each in a thread; a few of them are in memory.
     If Ctrl-C, SIGTERM or a damaged source ends it early, the outputs are complete up to that frame. Temporary
     files that killed processes have left next to the outputs are deleted.
 
@@ -160,18 +164,22 @@ def annotate_video(
     with read_video(source, start=start, end=end, fps=fps) as reader, ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())  # first, so that the files are completed within it
         landmark_writers = _open_landmark_files(stack, outputs, tracker)
-        annotator = _Annotator(tracker, draw, landmark_writers)
         image_writers = _open_image_writers(stack, outputs, reader)
+        annotator = _Annotator(tracker, draw, interrupt)
+        frames_ahead = stack.enter_context(closing(read_ahead(reader)))
         count, seconds = 0, 0.0
-        for frame in reader:
-            if interrupt.requested:
-                break
-            image, seconds = annotator(frame), float(frame.time)
-            for writer in image_writers:
-                writer.write(image, frame.time - reader.start)
-            count += 1
-            if progress is not None:
-                progress(count, reader.expected, "frames")
+        with closing(annotator.annotate(frames_ahead)) as annotated:
+            for frame, landmarks, image in annotated:
+                seconds = float(frame.time)
+                if landmarks is not None:
+                    for write in landmark_writers:
+                        write(frame.index, seconds, landmarks)
+                for writer in image_writers:
+                    writer.write(image, frame.time - reader.start)
+                count += 1
+                if progress is not None:
+                    progress(count, reader.expected, "frames")
+        frames_ahead.close()  # the notes of the reader do not change any more
         notes = (*reader.notes, *(note for writer in image_writers for note in writer.notes))
         if tracker is not None and tracker.discarded:
             notes = (*notes, describe_discarded_detections(tracker.discarded, tracker.min_confidence))
@@ -180,8 +188,19 @@ def annotate_video(
         )
 
 
+Annotated = tuple[VideoFrame, Landmarks | None, Image]
+"""A frame, its landmarks, and its image, on which they may be drawn."""
+
+
 class _Annotator:
-    """Tracks the faces from frame to frame, writes their landmarks and draws them.
+    """Tracks the faces from frame to frame and draws them.
+
+    Parameters
+    ----------
+    tracker, draw
+        See `annotate_video`.
+    interrupt
+        No other frame is tracked once it is requested.
 
     Attributes
     ----------
@@ -189,28 +208,47 @@ class _Annotator:
         All track IDs so far.
     """
 
-    def __init__(self, tracker: Tracker | None, draw: bool, writers: Sequence[FrameWriter]) -> None:
-        self._tracker, self._draw, self._writers = tracker, draw, writers
+    def __init__(self, tracker: Tracker | None, draw: bool, interrupt: Interrupt) -> None:
+        self._tracker, self._draw, self._interrupt = tracker, draw, interrupt
         self.track_ids: set[int] = set()
 
-    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Return the image of the frame, with the landmarks drawn if requested."""
+    def annotate(self, frames: Iterable[VideoFrame]) -> Generator[Annotated, None, None]:
+        """Yield each frame with its landmarks and its image, drawn in another thread.
+
+        After an interruption, the frames that were tracked are still yielded.
+        """
         if self._tracker is None:
-            return frame.image
-        time = float(frame.time)
-        landmarks = self._tracker(frame.image, time)
-        self.track_ids.update(landmarks.track_ids or ())
-        for write in self._writers:
-            write(frame.index, time, landmarks)
-        if not self._draw or not len(landmarks):
-            return frame.image
-        return draw_landmarks(frame.image, landmarks, captions=self._captions(landmarks))
+            for frame in frames:
+                if self._interrupt.requested:
+                    return
+                yield frame, None, frame.image
+        else:
+            # one thread, because the frames between two drawings are tracked in the calling thread meanwhile
+            yield from map_in_threads(_draw, self._track(self._tracker, frames), threads=1)
+
+    def _track(
+        self, tracker: Tracker, frames: Iterable[VideoFrame]
+    ) -> Iterator[tuple[VideoFrame, Landmarks, bool, list[str] | None]]:
+        """Yield each frame with its landmarks, whether they are drawn, and their captions."""
+        for frame in frames:
+            if self._interrupt.requested:
+                return
+            landmarks = tracker(frame.image, float(frame.time))
+            self.track_ids.update(landmarks.track_ids or ())
+            yield frame, landmarks, self._draw and len(landmarks) > 0, self._captions(landmarks)
 
     def _captions(self, landmarks: Landmarks) -> list[str] | None:
         """Return the track IDs, or None as long as the video has had fewer than two tracks."""
         if len(self.track_ids) < 2:
             return None
         return [str(track_id) for track_id in landmarks.track_ids or ()]
+
+
+def _draw(tracked: tuple[VideoFrame, Landmarks, bool, list[str] | None]) -> Annotated:
+    frame, landmarks, is_drawn, captions = tracked
+    if is_drawn:
+        draw_landmarks(frame.image, landmarks, captions=captions, in_place=True)
+    return frame, landmarks, frame.image
 
 
 def _open_landmark_files(

@@ -21,7 +21,8 @@ from landmarks_fastai.data.schema_matching import with_schema
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_faces
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schemas.files import open_schema
-from landmarks_fastai.utils.download import default_cache_dir, download
+from landmarks_fastai.utils.cache_folder import default_cache_dir
+from landmarks_fastai.utils.download import download
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.utils.text import suggest
 

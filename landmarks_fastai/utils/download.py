@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import platformdirs
 from filelock import FileLock
 
 from landmarks_fastai.errors import RunError, UserError
@@ -58,14 +57,6 @@ class _Request:
     progress: Progress | None
     timeout: float
     about: str
-
-
-def default_cache_dir() -> Path:
-    """Return the cache folder: LANDMARKS_FASTAI_CACHE, or the user cache folder if it is not set."""
-    folder = os.environ.get("LANDMARKS_FASTAI_CACHE")
-    if folder:
-        return Path(folder).expanduser()
-    return platformdirs.user_cache_path("landmarks-fastai", appauthor=False)
 
 
 def download(

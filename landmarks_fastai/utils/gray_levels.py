@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.encoded_files import EncodedFile
 
 LOW_DEPTHS = (8, 10, 12, 14)
 """Bits per level of cameras and scanners whose images are stored with 16 bits per level."""
@@ -31,7 +32,7 @@ def depth_in_use(maximum: float) -> int:
     return next((depth for depth in LOW_DEPTHS if maximum <= 2**depth - 1), FULL_DEPTH)
 
 
-def depth_note(path: Path, depth: int) -> str:
+def depth_note(path: Path | EncodedFile, depth: int) -> str:
     """Return the message about an image whose levels were scaled by the bits in use."""
     return f"{path}: 16 bits per level, of which {depth} are in use; {2**depth - 1} is shown as white"
 
@@ -47,7 +48,7 @@ def strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
         yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
-def gray_maximum(image: Image.Image, path: Path) -> float:
+def gray_maximum(image: Image.Image, path: Path | EncodedFile) -> float:
     """Return the largest level of a decoded image of 16 bits, or of Pillow's mode I or F.
 
     Raises
@@ -98,14 +99,15 @@ def is_deep_color(image: Image.Image) -> bool:
     return isinstance(raw_mode, str) and raw_mode.startswith(("RGB", "LA")) and ";16" in raw_mode
 
 
-def read_deep_color(path: Path) -> NDArray[np.uint16] | None:
+def read_deep_color(path: Path | EncodedFile) -> NDArray[np.uint16] | None:
     """Return the (H, W, 3 or 4) uint16 RGB or RGBA levels of a PNG or TIFF with 16 bits per level.
 
     None if OpenCV cannot read it.
     """
     import cv2
 
-    levels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    with path.open("rb") as file:
+        levels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if levels is None or levels.dtype != np.uint16 or levels.ndim != 3 or levels.shape[2] not in (3, 4):
         return None
     order = [2, 1, 0, 3][: levels.shape[2]]

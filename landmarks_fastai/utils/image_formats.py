@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from landmarks_fastai.errors import UserError
+from landmarks_fastai.utils.encoded_files import EncodedFile
 from landmarks_fastai.utils.media_files import AVIF_BRANDS, HEIF_BRANDS
 
 HAS_AVIF = find_spec("PIL._avif") is not None
@@ -61,7 +62,7 @@ TIFF_DATA = ((273, 279), (324, 325))
 """Tags of TIFF files: the size of tiles, and the offsets and sizes of strips and tiles (TIFF 6.0)."""
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path | EncodedFile) -> Image.Image:
     """Open an image without decoding it, after its declared size was checked.
 
     Raises
@@ -82,7 +83,7 @@ def open_image(path: Path) -> Image.Image:
 
         pillow_heif.register_heif_opener()
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(path if isinstance(path, Path) else path.open(), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _too_large(path, MAX_PIXELS) from None
     try:
@@ -97,7 +98,7 @@ def open_image(path: Path) -> Image.Image:
     return image
 
 
-def missing_library(path: Path) -> str | None:
+def missing_library(path: Path | EncodedFile) -> str | None:
     """Return how to install the library that reads a file, if the file's content or suffix needs one."""
     with path.open("rb") as file:
         header = file.read(12)
@@ -110,13 +111,13 @@ def missing_library(path: Path) -> str | None:
     return None
 
 
-def _check_size(path: Path, image_format: str | None, size: tuple[int, int]) -> None:
+def _check_size(path: Path | EncodedFile, image_format: str | None, size: tuple[int, int]) -> None:
     limit = MAX_PIXELS_BUFFERED if image_format in BUFFERED_FORMATS else MAX_PIXELS
     if size[0] * size[1] > limit:
         raise _too_large(path, limit)
 
 
-def _check_tiff(path: Path, image: Image.Image) -> None:
+def _check_tiff(path: Path | EncodedFile, image: Image.Image) -> None:
     """Refuse a TIFF with absurd tiles, which are decoded as a whole, or with data after its end.
 
     libtiff would print messages about the latter.
@@ -132,7 +133,7 @@ def _check_tiff(path: Path, image: Image.Image) -> None:
             raise UserError(f"{path}: damaged or truncated (data after its end); copy it again")
 
 
-def _check_scans(path: Path, pixels: int) -> None:
+def _check_scans(path: Path | EncodedFile, pixels: int) -> None:
     """Refuse a JPEG with more scans than any program writes, if decoding them would take long."""
     most = MAX_SCANNED // max(1, pixels)
     if path.stat().st_size // len(START_OF_SCAN) <= most:
@@ -146,11 +147,11 @@ def _check_scans(path: Path, pixels: int) -> None:
         raise UserError(f"{path}: {scans:,} scans of {pixels // 10**6} million pixels; save it again")
 
 
-def _too_large(path: Path, limit: int) -> UserError:
+def _too_large(path: Path | EncodedFile, limit: int) -> UserError:
     return UserError(f"{path}: more than {limit // 10**6} million pixels; reduce its size first")
 
 
-def _webp_size(path: Path) -> tuple[int, int] | None:
+def _webp_size(path: Path | EncodedFile) -> tuple[int, int] | None:
     """Return the declared width and height of a WebP; None for other files and damaged headers.
 
     See https://developers.google.com/speed/webp/docs/riff_container and RFC 9649.

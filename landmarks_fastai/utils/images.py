@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from landmarks_fastai.errors import LandmarksError, UserError
+from landmarks_fastai.utils.encoded_files import EncodedFile
 from landmarks_fastai.utils.gray_levels import (
     LOW_DEPTHS,
     depth_in_use,
@@ -67,7 +68,7 @@ PNG_METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
+def read_image(path: str | Path | EncodedFile) -> NDArray[np.uint8]:
     """Read an image as RGB: upright according to its EXIF orientation, transparent areas white.
 
     Levels of 16 bits are divided by 257, so that 65535 becomes 255; if all of them fit in 8, 10, 12 or 14
@@ -89,7 +90,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     return read_image_and_depth(path)[0]
 
 
-def read_image_and_depth(path: str | Path) -> tuple[NDArray[np.uint8], int | None]:
+def read_image_and_depth(path: str | Path | EncodedFile) -> tuple[NDArray[np.uint8], int | None]:
     """Read an image like `read_image`, and return the bits in use if its levels were scaled by them.
 
     Returns
@@ -104,11 +105,11 @@ def read_image_and_depth(path: str | Path) -> tuple[NDArray[np.uint8], int | Non
     UserError
         See `read_image`.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     with _opened(path) as image:
         is_deep = is_deep_color(image)
         image.load()
-        orientation = _orientation(image)
+        orientation = _orientation(image, path)
         if image.mode.startswith(("I", "F")):
             white, bits = white_level(image.mode, gray_maximum(image, path))
             return _to_rgb(image, orientation, white), bits if bits in LOW_DEPTHS else None
@@ -124,9 +125,10 @@ def image_size(path: str | Path) -> tuple[int, int]:
     UserError
         If the file is missing, a folder, empty, not an image, or has more than `MAX_PIXELS` pixels.
     """
-    with _opened(Path(path)) as image:
+    path = Path(path)
+    with _opened(path) as image:
         width, height = image.size
-        return (height, width) if _orientation(image) in SWAPS_AXES else (width, height)
+        return (height, width) if _orientation(image, path) in SWAPS_AXES else (width, height)
 
 
 def exif_orientation(path: str | Path) -> int:
@@ -137,12 +139,13 @@ def exif_orientation(path: str | Path) -> int:
     UserError
         See `image_size`.
     """
-    with _opened(Path(path)) as image:
-        return _orientation(image)
+    path = Path(path)
+    with _opened(path) as image:
+        return _orientation(image, path)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path | EncodedFile) -> Iterator[Image.Image]:
     """Open an image without decoding it, and turn what Pillow raises into a UserError."""
     _check_file(path)
     # Pillow warns about large images, whose size is checked here, and unusual metadata, which is not used
@@ -160,7 +163,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise UserError(f"{path}: damaged or truncated ({reason}); copy it again") from error
 
 
-def _explain_unidentified(path: Path) -> str:
+def _explain_unidentified(path: Path | EncodedFile) -> str:
     """Return why a file is not an image, and what to do."""
     kind = media_kind(path)
     if kind == "video":
@@ -170,7 +173,7 @@ def _explain_unidentified(path: Path) -> str:
     return missing_library(path) or f"not an image, or its first bytes are damaged; {SUPPORTED}"
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path | EncodedFile) -> None:
     """Raise UserError if the path is a folder, an empty file, or a file that cannot be accessed."""
     try:
         if path.is_dir():
@@ -185,20 +188,20 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{quote(str(path))}: no file can have this name; correct it") from None
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, path: Path | EncodedFile) -> int:
     """Return the EXIF orientation; 1 if there is none, or if the metadata is broken."""
     try:
         # PngImageFile.getexif decodes the pixels, because metadata may follow them
-        complete = isinstance(image, PngImageFile) and not _has_metadata_after_pixels(image)
+        complete = isinstance(image, PngImageFile) and not _has_metadata_after_pixels(path)
         exif = Image.Image.getexif(image) if complete else image.getexif()
         return int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # the pixels are intact although the metadata is broken
         return 1
 
 
-def _has_metadata_after_pixels(image: PngImageFile) -> bool:
+def _has_metadata_after_pixels(path: Path | EncodedFile) -> bool:
     """Return True if chunks that may contain an orientation follow the pixels of a PNG: EXIF or text."""
-    with open(image.filename, "rb") as file:
+    with path.open("rb") as file:
         file.seek(len(PNG_SIGNATURE))
         has_pixels = False
         while len(header := file.read(8)) == 8:
@@ -243,7 +246,7 @@ def _strip_to_rgb(strip: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(strip.convert("RGB"))
 
 
-def _scale_deep_color(image: Image.Image, path: Path) -> tuple[Image.Image, int | None]:
+def _scale_deep_color(image: Image.Image, path: Path | EncodedFile) -> tuple[Image.Image, int | None]:
     """Decode a dark color image again, with all of its 16 bits, and scale it by the bits in use."""
     colors = [band for band in image.getbands() if band != "A"]
     highest = max(int(np.asarray(image.getchannel(band)).max()) for band in colors)

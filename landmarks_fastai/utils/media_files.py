@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from landmarks_fastai.utils.encoded_files import EncodedFile
+
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mts", ".wmv", ".flv"})
 AUDIO_SUFFIXES = frozenset(
     {".mp3", ".m4a", ".wav", ".flac", ".ogg", ".opus", ".aac", ".aif", ".aiff", ".mka"}
@@ -36,7 +38,7 @@ TS_PACKET, TS_SYNC = 188, 0x47
 """Size in bytes of a packet of an MPEG transport stream, and its first byte."""
 
 
-def media_kind(path: Path) -> str | None:
+def media_kind(path: Path | EncodedFile) -> str | None:
     """Return "video" or "audio" if the content of a file is of that kind, else None.
 
     Matroska and Ogg contain either, which their suffix tells.

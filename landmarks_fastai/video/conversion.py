@@ -133,7 +133,7 @@ class RGBToYUV:
 
 
 def rgb_frame(image: NDArray[np.uint8]) -> av.VideoFrame:
-    """Return a frame with a copy of an (H, W, 3) uint8 RGB image.
+    """Return a frame of an (H, W, 3) uint8 RGB image, whose memory it shares if it can.
 
     yuv420p needs an even width and height: an odd one is padded by repeating the last column or row.
     """
@@ -142,7 +142,7 @@ def rgb_frame(image: NDArray[np.uint8]) -> av.VideoFrame:
     height, width = image.shape[:2]
     if width % 2 or height % 2:
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
 
 
 @contextmanager

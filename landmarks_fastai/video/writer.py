@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.errors import LandmarksError, RunError, UserError
 from landmarks_fastai.utils.files import partial_path, report_write_errors
+from landmarks_fastai.utils.processors import available_processors
 from landmarks_fastai.utils.text import format_count
 from landmarks_fastai.video.audio import AudioTracks
 from landmarks_fastai.video.container import (
@@ -49,6 +50,9 @@ COPIED_AUDIO = {
 
 MAX_QUEUED = 4
 """Number of frames that may wait to be encoded."""
+
+MAX_THREADS = 16
+"""Number of threads from which the encoder does not become faster; each holds a frame."""
 
 
 class VideoWriter:
@@ -140,7 +144,7 @@ class VideoWriter:
         Parameters
         ----------
         image
-            (H, W, 3) uint8 RGB. It is copied.
+            (H, W, 3) uint8 RGB. It may be modified afterwards.
         time
             Seconds from the beginning of the video; later than that of the previous frame.
 
@@ -157,7 +161,8 @@ class VideoWriter:
         ticks = floor(time / self._time_base + Fraction(1, 2))
         if ticks < 0 or (self._last is not None and ticks <= self._last):
             raise ValueError(f"the frame at {float(time):.6f} s is not later than the previous one")
-        frame = rgb_frame(image)
+        # converted here: the image is used no longer, without a copy of it, and half as many bytes wait
+        frame = self._to_yuv(rgb_frame(image))
         frame.pts, frame.time_base, frame.duration = ticks, self._time_base, self._ticks_per_frame
         self._queue.append(self._worker.submit(self._encode, frame))
         self._last = ticks
@@ -208,7 +213,7 @@ class VideoWriter:
     def _encode(self, frame: av.VideoFrame) -> None:
         """Encode a frame and write the audio up to its time."""
         with self._open_output() as output:
-            output.mux(self._stream.encode(self._to_yuv(frame)))
+            output.mux(self._stream.encode(frame))
             if self._audio is not None:
                 self._audio.write_until((frame.pts or 0) * self._time_base)
             self.encoded += 1
@@ -295,7 +300,10 @@ def _add_h264(
     output: OutputContainer, size: tuple[int, int], rate: Fraction, time_base: Fraction
 ) -> VideoStream:
     """Add the video stream, tagged with color matrix and range."""
-    stream = output.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "20"})
+    # x264 would choose 1.5 threads per processor, and take processors from tracking
+    threads = str(min(available_processors(), MAX_THREADS))
+    options = {"preset": "veryfast", "crf": "20", "threads": threads}
+    stream = output.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.schema import LandmarkSchema
-from landmarks_fastai.visualization.canvas import Floats, Image8, draw_stroke, draw_text, text_size, to_rgb
+from landmarks_fastai.visualization.canvas import (
+    Floats,
+    Image8,
+    Layer,
+    draw_stroke,
+    draw_strokes,
+    draw_text,
+    text_size,
+    to_rgb,
+)
 from landmarks_fastai.visualization.style import STYLE
 
 Box = tuple[float, float, float, float]
@@ -34,6 +45,7 @@ def draw_landmarks(
     names: bool = False,
     skeleton: bool = True,
     captions: Sequence[str] | None = None,
+    in_place: bool = False,
 ) -> Image8:
     """Draw the landmarks of all faces on a copy of an image.
 
@@ -57,6 +69,8 @@ def draw_landmarks(
         Draw the skeleton of the schema.
     captions
         N texts, such as track IDs, drawn above the faces.
+    in_place
+        Draw on the image itself, which must be a (H, W, 3) array that can be written to.
 
     Returns
     -------
@@ -68,7 +82,7 @@ def draw_landmarks(
     UserError
         If the image has another shape, or the numbers of faces do not agree.
     """
-    canvas = to_rgb(image)
+    canvas = image if in_place else to_rgb(image)
     for what, given in (("labeled faces", truth), ("captions", captions)):
         if given is not None and len(given) != len(landmarks):
             raise UserError(f"{len(landmarks)} faces need {len(landmarks)} {what}, not {len(given)}")
@@ -115,58 +129,68 @@ def _draw_face(
         _draw_caption(canvas, points, caption, radius + rim)
 
 
-def _draw_markers(canvas: Image8, face: Landmarks, colors: list[str], radius: float, rim: float) -> None:
+def _draw_markers(canvas: Image8, face: Landmarks, colors: Sequence[str], radius: float, rim: float) -> None:
     """Draw the dots, and crosses in place of those of occluded landmarks."""
     points, occluded = face.points[0].astype(np.float64), face.occluded[0]
-    for point, is_occluded in zip(points, occluded, strict=True):
-        if is_occluded:
-            draw_cross(canvas, point, radius, rim, STYLE.outline)
-        else:
-            draw_stroke(canvas, point, point, radius + rim, STYLE.outline)
-    for point, color, value, is_occluded in zip(points, colors, face.confidence[0], occluded, strict=True):
-        if is_occluded:
-            draw_cross(canvas, point, radius, 0.0, color)
-            continue
-        inner = HOLLOW_FRACTION * radius if value < MIN_FILLED_CONFIDENCE else 0.0
-        draw_stroke(canvas, point, point, radius, color, inner=inner)
+    dots, crosses = np.flatnonzero(~occluded), np.flatnonzero(occluded)
+    arms = _cross_arms(radius)
+    centers = np.repeat(points[crosses], 2, axis=0)
+    offsets = np.tile(arms, (len(crosses), 1))
+    starts = np.concatenate([points[dots], centers - offsets])
+    ends = np.concatenate([points[dots], centers + offsets])
+    radii = np.repeat([radius, CROSS_STROKE * radius], [len(dots), len(offsets)])
+    is_hollow = face.confidence[0, dots] < MIN_FILLED_CONFIDENCE
+    inner = np.concatenate([np.where(is_hollow, HOLLOW_FRACTION * radius, 0.0), np.zeros(len(offsets))])
+    shown = [colors[index] for index in (*dots, *np.repeat(crosses, 2))]
+    outline = Layer(radii + rim, [STYLE.outline] * len(shown))
+    draw_strokes(canvas, starts, ends, [outline, Layer(radii, shown, inner=inner)])
 
 
 def draw_cross(canvas: Image8, point: Floats, radius: float, rim: float, color: str) -> None:
     """Draw a diagonal cross slightly larger than a dot of `radius`, extended on all sides by `rim`."""
-    arm = CROSS_ARM * radius
-    for direction in (np.array([arm, arm]), np.array([arm, -arm])):
-        draw_stroke(canvas, point - direction, point + direction, CROSS_STROKE * radius + rim, color)
+    arms = _cross_arms(radius)
+    draw_strokes(canvas, point - arms, point + arms, [Layer(CROSS_STROKE * radius + rim, [color] * 2)])
+
+
+def _cross_arms(radius: float) -> Floats:
+    """Return the (2, 2) x, y from the center of a cross to an end of each stroke."""
+    return CROSS_ARM * radius * np.array([[1.0, 1.0], [1.0, -1.0]])
 
 
 def _draw_skeleton(canvas: Image8, points: Floats, schema: LandmarkSchema, thin: float, rim: float) -> None:
+    segments, colors = _skeleton_segments(schema)
+    outline = Layer(thin + 0.7 * rim, [STYLE.outline] * len(segments), 0.45)
+    starts, ends = points[segments[:, 0]], points[segments[:, 1]]
+    draw_strokes(canvas, starts, ends, [outline, Layer(thin, colors)])
+
+
+@lru_cache(maxsize=32)
+def _skeleton_segments(schema: LandmarkSchema) -> tuple[NDArray[np.intp], tuple[str, ...]]:
+    """Return the (N, 2) indices of the landmarks that the skeleton connects, and the color of each line."""
     colors = landmark_colors(schema)
     segments = [
-        (points[a], points[b], colors[b] if colors[a] == STYLE.middle else colors[a])
+        pair
         for chain in schema.skeleton
-        for a, b in zip(schema.indices(chain), schema.indices(chain[1:]), strict=False)
+        for pair in zip(schema.indices(chain), schema.indices(chain[1:]), strict=False)
     ]
-    for start, end, _ in segments:
-        draw_stroke(canvas, start, end, thin + 0.7 * rim, STYLE.outline, 0.45)
-    for start, end, color in segments:
-        draw_stroke(canvas, start, end, thin, color)
+    line_colors = tuple(colors[b] if colors[a] == STYLE.middle else colors[a] for a, b in segments)
+    return np.array(segments, np.intp).reshape(-1, 2), line_colors
 
 
 def _draw_truth(
     canvas: Image8, points: Floats, true_points: Floats, radius: float, thin: float, rim: float
 ) -> None:
     """Draw labels as rings, each connected to its prediction."""
-    for start, end in zip(points, true_points, strict=True):
-        draw_stroke(canvas, start, end, thin + 0.7 * rim, STYLE.outline, 0.6)
-    for start, end in zip(points, true_points, strict=True):
-        draw_stroke(canvas, start, end, thin, STYLE.truth)
+    outline, white = [STYLE.outline] * len(points), [STYLE.truth] * len(points)
+    lines = [Layer(thin + 0.7 * rim, outline, 0.6), Layer(thin, white)]
+    draw_strokes(canvas, points, true_points, lines)
     ring = radius + rim  # surrounds the dot of an exact prediction
-    for point in true_points:
-        draw_stroke(canvas, point, point, ring + 2 * rim, STYLE.outline, inner=ring - rim)
-    for point in true_points:
-        draw_stroke(canvas, point, point, ring + rim, STYLE.truth, inner=ring)
+    rings = [Layer(ring + 2 * rim, outline, inner=ring - rim), Layer(ring + rim, white, inner=ring)]
+    draw_strokes(canvas, true_points, true_points, rings)
 
 
-def landmark_colors(schema: LandmarkSchema) -> list[str]:
+@lru_cache(maxsize=32)
+def landmark_colors(schema: LandmarkSchema) -> tuple[str, ...]:
     """Return the color of each landmark: by side, or all alike if the schema has no flip pairs."""
     colors = [STYLE.middle] * len(schema)
     # flip pairs are (left, right), unless the eyes, whose order is known, show that they are (right, left)
@@ -177,7 +201,7 @@ def landmark_colors(schema: LandmarkSchema) -> list[str]:
     for pair in schema.flip_pairs:
         for index, color in zip(schema.indices(pair), sides, strict=True):
             colors[index] = color
-    return colors
+    return tuple(colors)
 
 
 def _face_size(points: Floats, canvas: Image8) -> float:

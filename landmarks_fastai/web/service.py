@@ -39,7 +39,7 @@ from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.discovery import RELEASED_DIR
 from landmarks_fastai.model_files.header import MODEL_NAME, SYNTHETIC_WARNING
-from landmarks_fastai.utils.download import default_cache_dir
+from landmarks_fastai.utils.cache_folder import default_cache_dir
 from landmarks_fastai.utils.images import image_size, read_image
 from landmarks_fastai.utils.progress import Progress
 from landmarks_fastai.utils.text import format_count

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from landmarks_fastai.cli import run
+from landmarks_fastai.commands.prediction_folder import PredictionFolder
 from landmarks_fastai.data.annotation_files import read_annotations
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_photo
 from landmarks_fastai.inference.ensemble import open_predictors
 from landmarks_fastai.inference.image_search import search_image
 from landmarks_fastai.inference.predictor import Predictor
-from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.model_files.saving import save_model
 from landmarks_fastai.schemas import KAGGLE15
@@ -98,6 +98,29 @@ def test_predict_writes_requested_format(
     assert run([*arguments, "--model", "runs/quick", *options]) == 0
     assert (tmp_path / "out" / f"landmarks.{written}").is_file()
     assert not (tmp_path / "out" / f"landmarks.{absent}").exists()
+
+
+def test_predict_no_draw_writes_coordinates_alone_and_resumes(
+    workspace: Path, photo: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out, drawn = tmp_path / "images", tmp_path / "out", tmp_path / "drawn"
+    images.mkdir()
+    Image.fromarray(photo).save(images / "a.png")
+    command = ["predict", str(images), "--model", "runs/quick", "--detector", "none", "--device", "cpu"]
+    command += ["--csv", "--out"]
+    assert run([*command, str(out), "--no-draw"]) == 0
+    assert f"{images / 'a.png'}: (1 face)" in capsys.readouterr().out.splitlines()
+    Image.fromarray(photo[::-1]).save(images / "b.png")
+    assert run([*command, str(out), "--no-draw", "--resume"]) == 0
+    assert "1 image done before, skipped" in capsys.readouterr().out.splitlines()
+    assert sorted(path.name for path in out.iterdir()) == ["landmarks.csv", "predictions.jsonl"]
+    assert run([*command, str(drawn)]) == 0
+    assert (out / "landmarks.csv").read_bytes() == (drawn / "landmarks.csv").read_bytes()
+    assert run([*command, str(out), "--resume"]) == 2
+    assert "its results were made with a different --no-draw" in capsys.readouterr().err
+    assert run([*command, str(drawn), "--no-draw", "--overwrite"]) == 0
+    assert "removed: 2 drawings of the earlier results" in capsys.readouterr().out.splitlines()
+    assert sorted(path.name for path in drawn.iterdir()) == ["landmarks.csv", "predictions.jsonl"]
 
 
 def test_predict_uses_pixels_of_upright_image(
@@ -278,16 +301,16 @@ def test_predict_signal_keeps_the_images_so_far_and_resume_goes_on(
     out = tmp_path / "out"
     command = ["predict", str(tmp_path / "*.png"), "--model", "runs/quick", "--detector", "none"]
     command += ["--out", str(out), "--csv", "--format", "coco", "--device", "cpu"]
-    predict_crops, calls = Predictor.predict_crops, 0
+    is_done, images = PredictionFolder.is_done, 0
 
-    def predict_and_interrupt(*arguments: Any, **options: Any) -> Landmarks:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
+    def check_and_interrupt(*arguments: Any) -> bool:
+        nonlocal images
+        images += 1
+        if images == 3:
             signal.raise_signal(number)
-        return predict_crops(*arguments, **options)
+        return is_done(*arguments)
 
-    monkeypatch.setattr(Predictor, "predict_crops", predict_and_interrupt)
+    monkeypatch.setattr(PredictionFolder, "is_done", check_and_interrupt)
     assert run(command) == 1
     printed = capsys.readouterr()
     assert printed.err.splitlines()[-1] == (
@@ -302,7 +325,6 @@ def test_predict_signal_keeps_the_images_so_far_and_resume_goes_on(
     assert "its results were made with a different --refine" in capsys.readouterr().err
     assert run([*command, "--resume"]) == 0
     assert "3 images done before, skipped" in capsys.readouterr().out.splitlines()
-    assert calls == 4
     assert len((out / "landmarks.csv").read_text().splitlines()) == 1 + 4 * 15
     assert len(read_annotations(out / "labels-coco.json")) == 4
     assert run([*command, "--resume", "--overwrite"]) == 2
@@ -414,8 +436,10 @@ def test_predict_use_dataset_draws_labels_and_predictions(
         (["a.png", "--data", "synthetic"], "--data has an effect with --use-dataset only; remove it"),
         (
             ["--use-dataset", "--csv"],
-            "--json, --csv, --format, --box, --boxes, --detector, --refine, --min-confidence, --names",
+            "--json, --csv, --format, --box, --boxes, --detector, --refine, --min-confidence, --max-faces,"
+            " --names, --no-draw and --resume",
         ),
+        (["a.png", "--names", "--no-draw"], "--names draws names, and --no-draw excludes it"),
         (["a.png", "--box", "1,2,3"], "--box 1,2,3: write four numbers, x0,y0,x1,y1 in pixels"),
         (["a.png", "--box", "5,5,1,9"], "--box 5,5,1,9: x0 must be less than x1, and y0 less than y1"),
         (["a.png", "--box", "1,1,9,9", "--detector", "dlib"], "--box replaces the detector"),

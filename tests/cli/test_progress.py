@@ -53,6 +53,13 @@ def test_summary_lines_of_resumed_fold() -> None:
     ]
 
 
+def test_summary_lines_say_how_processes_share_a_batch() -> None:
+    assert summary_lines(replace(SUMMARY, processes=3))[-2] == (
+        "processes  3, which share the 32 rows of a batch (10.7 each); the learning rate is that of one"
+        " process"
+    )
+
+
 def test_next_fold_prints_changed_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
     second = replace(SUMMARY, fold=2, folder=Path("runs/folds/fold-2"), epochs_done=0)
     with TrainingProgress() as reporter:

@@ -16,6 +16,7 @@ from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.evaluation.report import evaluate_dataset
 from landmarks_fastai.training.cross_validation import CrossValidationResult
+from landmarks_fastai.utils.stopwatch import Stopwatch
 
 
 @dataclass
@@ -28,21 +29,34 @@ class RecordedCalls:
         Config, folder and overwrite of each call of `train`.
     resumed
         Folder of each call of `resume`.
+    stopwatches
+        Stopwatch of each call of `train`.
     result
         What both return; if None, they raise a UserError.
     """
 
     trained: list[tuple[TrainConfig, Path, bool]] = field(default_factory=list)
     resumed: list[Path] = field(default_factory=list)
+    stopwatches: list[Stopwatch] = field(default_factory=list)
     result: CrossValidationResult | None = None
 
     def train(
-        self, config: TrainConfig, out: Path, *, reporter: object, overwrite: bool, progress: object
+        self,
+        config: TrainConfig,
+        out: Path,
+        *,
+        reporter: object,
+        overwrite: bool,
+        progress: object,
+        stopwatch: Stopwatch,
     ) -> CrossValidationResult:
         self.trained.append((config, out, overwrite))
+        self.stopwatches.append(stopwatch)
         return self._finish()
 
-    def resume(self, run: Path, *, reporter: object, progress: object) -> CrossValidationResult:
+    def resume(
+        self, run: Path, *, reporter: object, progress: object, stopwatch: Stopwatch
+    ) -> CrossValidationResult:
         self.resumed.append(run)
         return self._finish()
 
@@ -118,6 +132,14 @@ def test_train_passes_every_option_to_config(calls: RecordedCalls) -> None:
     assert training.schedule.max_lr == 0.02
     assert training.ema == 0
     assert config.augment.name == "original"
+
+
+def test_minutes_are_passed_to_config_and_exclude_epochs(calls: RecordedCalls) -> None:
+    run(["train", "--minutes", "2.5"])
+    assert calls.trained[0][0].training.minutes == 2.5
+    assert calls.stopwatches[0].elapsed() >= 0
+    assert run(["train", "--minutes", "2.5", "--epochs", "3"]) == 2
+    assert len(calls.trained) == 1
 
 
 def test_train_names_run_folder_after_config(calls: RecordedCalls, tmp_path: Path) -> None:

@@ -56,14 +56,26 @@ class FakePredictor:
     schema, default_refine, predicts_visibility = PAIR, 0, False
 
     def __init__(self, shift: float = 0.0) -> None:
-        self.shift, self.calls = shift, 0
+        self.shift = shift
 
     def predict_crops(self, image: NDArray[np.uint8], crops: Sequence[Crop], refine: int) -> Landmarks:
-        self.calls += 1
         x = float(image.mean()) / 100 + self.shift
         points = np.array([[[x, 1 / 3], [x + 2, 4]]], np.float32)
         confidence = np.array([[0.1, 0.2]], np.float32)
         return Landmarks(points, PAIR, confidence, confidence, (Crop(0.1, 0, 8),))
+
+
+class InterruptAfter:
+    """Stand-in for an `Interrupt` that is requested after a number of images was begun."""
+
+    def __init__(self, images: int) -> None:
+        self._images = images
+
+    @property
+    def requested(self) -> bool:
+        """Whether no other image is to be begun."""
+        self._images -= 1
+        return self._images < 0
 
 
 def detect(image: NDArray[np.uint8]) -> Any:
@@ -90,14 +102,10 @@ def predict(
     stop_after: int | None = None,
     made: dict[str, Any] | None = None,
 ) -> PredictSummary:
-    """Predict images as the command does; optionally, Ctrl-C comes after a number of images."""
+    """Predict images as the command does; optionally, Ctrl-C comes after a number of images was begun."""
     model = predictor or FakePredictor()
     errors: list[UserError] = []
-    interrupt = Interrupt()
-
-    def found(result: ImageResult) -> None:
-        interrupt.requested = model.calls == stop_after
-
+    interrupt: Any = Interrupt() if stop_after is None else InterruptAfter(stop_after)
     with open_folder(out, made or MADE, outputs, existing) as folder:
         summary = predict_images(
             model,  # type: ignore[arg-type]
@@ -105,7 +113,7 @@ def predict(
             folder,
             detector=detect,
             interrupt=interrupt,
-            found=found,
+            found=lambda result: None,
             failed=errors.append,
         )
         if not (summary.remaining and folder.replaces):

@@ -38,7 +38,9 @@ from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.schemas import KAGGLE15
 from landmarks_fastai.video.frame_folder import FrameFolderReader
+from landmarks_fastai.video.io import read_video
 from landmarks_fastai.video.reader import VideoReader
+from landmarks_fastai.visualization.landmarks import draw_landmarks
 
 VideoCommand = Callable[..., str]
 
@@ -288,6 +290,47 @@ def test_annotate_video_labels_faces_once_there_are_two_tracks(tmp_path: Path) -
     assert min(changed[2:]) > 100
 
 
+def test_annotate_video_in_threads_gives_the_same_frames_as_one_after_the_other(
+    tmp_path: Path,
+) -> None:
+    source = write_noise_clip(tmp_path / "a.mp4")
+    frames, landmarks = tmp_path / "frames", tmp_path / "p.csv"
+    ids = [(), *[(0,)] * 5, *[(0, 1)] * 20, *[(1,)] * 24]
+    annotate_video(source, None, FakeTracker(*ids), frames=frames, landmark_files=[landmarks])
+    tracker, known, rows = FakeTracker(*ids), set(), 0
+    with read_video(source) as reader, FrameFolderReader(frames) as annotated:
+        for frame, result in zip(reader, annotated, strict=True):
+            faces = tracker(frame.image, float(frame.time))
+            known.update(faces.track_ids or ())
+            captions = [str(one) for one in faces.track_ids or ()] if len(known) > 1 else None
+            np.testing.assert_array_equal(result.image, draw_landmarks(frame.image, faces, captions=captions))
+            rows += 15 * len(faces)
+    assert len(read_rows(landmarks)) == rows
+    assert [int(row["frame"]) for row in read_rows(landmarks)] == sorted(
+        int(row["frame"]) for row in read_rows(landmarks)
+    )
+
+
+def test_annotate_video_error_while_drawing_ends_it_with_the_frames_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_gray_clip(tmp_path / "a.mp4", 12)
+    calls = 0
+
+    def draw_or_fail(image: NDArray[np.uint8], *_: object, **__: object) -> NDArray[np.uint8]:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise ZeroDivisionError
+        return image
+
+    monkeypatch.setattr("landmarks_fastai.commands.video.draw_landmarks", draw_or_fail)
+    out = tmp_path / "out.mp4"
+    with pytest.raises(ZeroDivisionError):
+        annotate_video(source, out, FakeTracker(*[(0,)] * 12))
+    assert read_gray_clip(out)[1] == list(range(4))
+
+
 def test_annotate_video_without_tracker_copies_frames(tmp_path: Path) -> None:
     source = write_gray_clip(tmp_path / "a.mp4", 5)
     frames, out = tmp_path / "frames", tmp_path / "out.mp4"
@@ -318,12 +361,23 @@ def test_annotate_video_killed_at_random_moments_keeps_complete_files(tmp_path: 
         tracker = FakeTracker(*[(0,)] * 12)
         files, frames = [folder / "p.csv"], folder / "frames"
         annotate_video(
-            source, folder / "out.mp4", tracker, end=end, landmark_files=files, frames=frames, overwrite=True
+            source,
+            folder / "out.mp4",
+            tracker,
+            end=end,
+            draw=False,
+            landmark_files=files,
+            frames=frames,
+            overwrite=True,
         )
 
-    def contents(folder: Path) -> dict[str, bytes]:
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    def content(path: Path) -> object:
+        # the bytes of a video may depend on how its threads were scheduled
+        return read_gray_clip(path) if path.suffix == ".mp4" else path.read_bytes()
+
+    def contents(folder: Path) -> dict[str, object]:
+        files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        return {str(path.relative_to(folder)): content(path) for path in files if "/." not in str(path)}
 
     folders = earlier, complete, killed = tmp_path / "earlier", tmp_path / "complete", tmp_path / "killed"
     for folder in folders:
@@ -346,6 +400,7 @@ def test_annotate_video_killed_at_random_moments_keeps_complete_files(tmp_path: 
             assert found[name] in (before[name], expected[name])
         annotate(killed)
         assert contents(killed) == expected
+        assert list(killed.rglob(".*")) == []
 
 
 def test_annotate_video_interrupted_replaces_frames_as_it_does_the_video(

@@ -17,7 +17,7 @@ import pytest
 from helpers.small_disk import small_disk
 
 from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.utils.download import default_cache_dir, download, git_blob_sha1
+from landmarks_fastai.utils.download import download, git_blob_sha1
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 BLOB = hashlib.sha1(b"blob %d\0" % len(BODY) + BODY).hexdigest()
@@ -314,12 +314,3 @@ def test_download_read_only_folder_raises(tmp_path):
     with serving() as (url, ranges), pytest.raises(RunError, match="cannot be written"):
         download(url, tmp_path / "faces.zip", BLOB, sleep=no_sleep)
     assert ranges == []
-
-
-def test_default_cache_dir_follows_environment(monkeypatch, tmp_path):
-    monkeypatch.delenv("LANDMARKS_FASTAI_CACHE", raising=False)
-    assert default_cache_dir().name == "landmarks-fastai"
-    monkeypatch.setenv("LANDMARKS_FASTAI_CACHE", str(tmp_path / "cache"))
-    assert default_cache_dir() == tmp_path / "cache"
-    monkeypatch.setenv("LANDMARKS_FASTAI_CACHE", "~/cache")
-    assert default_cache_dir() == Path.home() / "cache"

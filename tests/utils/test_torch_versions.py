@@ -43,9 +43,9 @@ def test_import_torchvision_returns_the_module() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "predict photo.png --model resnet18",
+        "predict photo.png --model resnet18 --backend torch",
         "train --config quick --data synthetic",
-        "evaluate resnet18 --data synthetic",
+        "evaluate resnet18 --data synthetic --backend torch",
         "export resnet18 --out model.onnx",
     ],
 )

@@ -276,3 +276,11 @@ def test_input_of_other_shape_is_refused(
 def test_points_of_other_shape_are_refused() -> None:
     with pytest.raises(UserError, match=r"schema nose needs points of shape \(N, 1, 2\)"):
         draw(gray_image(9, 9), [[1, 1], [2, 2]], NOSE)
+
+
+def test_drawing_in_place_is_the_drawing_of_a_copy() -> None:
+    image = np.random.default_rng(3).integers(0, 256, (96, 96, 3), np.uint8)
+    copy = draw(image, kaggle_points(96), KAGGLE15)
+    drawn = draw(image, kaggle_points(96), KAGGLE15, in_place=True)
+    assert drawn is image
+    np.testing.assert_array_equal(image, copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from helpers.drawing import gray_image
 from PIL import Image
 
 from landmarks_fastai.errors import RunError, UserError
-from landmarks_fastai.visualization.saving import save_png
+from landmarks_fastai.visualization.saving import STRIP, encode_png, save_png
 from landmarks_fastai.visualization.style import STYLE
 from landmarks_fastai.visualization.training_plots import plot_schedule
 
@@ -27,6 +28,15 @@ def test_saved_image_and_figure_have_their_pixels(tmp_path: Path) -> None:
     with Image.open(tmp_path / "figure.png") as saved:
         assert saved.size == pytest.approx((width, height), abs=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "image.png"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (STRIP, 7, 3), (2 * STRIP + 5, 9, 3), (STRIP + 1, 4)])
+def test_encoded_image_has_its_pixels_across_strips(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    for view in (image, image[:, ::-1]):
+        with Image.open(io.BytesIO(encode_png(view))) as decoded:
+            decoded.load()  # checks the checksums
+            np.testing.assert_array_equal(np.asarray(decoded), view)
 
 
 def test_saving_to_full_disk_keeps_existing_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

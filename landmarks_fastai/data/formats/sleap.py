@@ -30,7 +30,7 @@ from landmarks_fastai.data.formats.scorer_table_hdf import SIGNATURE
 from landmarks_fastai.data.formats.sleap_writing import write
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.schema import LandmarkSchema
-from landmarks_fastai.utils.download import default_cache_dir
+from landmarks_fastai.utils.cache_folder import default_cache_dir
 from landmarks_fastai.utils.files import atomic_write, file_sha256
 from landmarks_fastai.utils.hdf5_check import check_hdf5
 
