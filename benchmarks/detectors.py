@@ -36,7 +36,7 @@ from landmarks_fastai.inference.detectors import centerface, dlib
 from landmarks_fastai.inference.detectors.base import CropAlignment, Detections, Detector, iou
 from landmarks_fastai.inference.face_detection import open_detector
 from landmarks_fastai.schemas import KAGGLE15
-from landmarks_fastai.utils.download import default_cache_dir
+from landmarks_fastai.utils.cache_folder import default_cache_dir
 from landmarks_fastai.utils.images import read_image
 
 ALIGNMENTS = {"centerface": centerface.ALIGNMENT, "dlib": dlib.ALIGNMENT}

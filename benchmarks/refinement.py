@@ -37,7 +37,7 @@ from landmarks_fastai.geometry import ROLL_TOLERANCE, Crop, extract_crop, rotate
 from landmarks_fastai.inference.face_detection import open_detector
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.training_images import unseen_rows
-from landmarks_fastai.utils.download import default_cache_dir
+from landmarks_fastai.utils.cache_folder import default_cache_dir
 
 PASSES = (0, 1, 2)
 ROTATIONS = (15, 30, 45, 60, 90)

@@ -37,6 +37,7 @@ COMMANDS = [
     "video clip.mp4 --model run --device cpu --detector none --out drawn.mp4",
     "export run --out exported.onnx",
     "submit run --data competition --device cpu",
+    "benchmark run --format onnx",
     "data --data labels.csv",
     "convert labels.csv converted.json --format coco",
     "configs",

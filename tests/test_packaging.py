@@ -14,6 +14,7 @@ import pytest
 
 from landmarks_fastai.config.loading import config_names
 from landmarks_fastai.data.synthetic.faces import draw_synthetic_photo
+from landmarks_fastai.model_files.graphs import RELEASED_GRAPHS
 from landmarks_fastai.visualization.saving import save_png
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,6 +60,7 @@ def test_wheel_contains_all_modules_configs_and_models(installed: Path) -> None:
     package = files_in(ROOT / "landmarks_fastai")
     configs = {f"configs/{name}.yaml" for name in config_names()}
     models = {f"models/{name}" for name in ("resnet18.safetensors", "resnet34.safetensors", "README.md")}
+    models |= {f"models/graphs/{path.name}" for path in RELEASED_GRAPHS.iterdir()}
     assert files_in(installed / "landmarks_fastai") == package | configs | models
     others = {path.split("/")[0] for path in files_in(installed)} - {"landmarks_fastai"}
     assert len(others) == 1  # the metadata
@@ -96,5 +98,5 @@ def test_installed_package_works_in_an_empty_folder(installed: Path, tmp_path: P
     output = run_installed(installed, tmp_path, "predict", "photo.png", "--device", "cpu")
     assert str(installed / "landmarks_fastai" / "models" / "resnet18.safetensors") in output
     assert (tmp_path / "predictions" / "landmarks.json").is_file()
-    exported = ("export", "resnet34", "--half", "--out", "small.safetensors")
+    exported = ("export", "resnet34", "--precision", "fp16", "--out", "small.safetensors")
     assert "small.safetensors: " in run_installed(installed, tmp_path, *exported)

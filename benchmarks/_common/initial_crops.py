@@ -15,7 +15,7 @@ from landmarks_fastai.inference.face_detection import open_detector
 from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.inference.tracking import MATCH_DISTANCE
 from landmarks_fastai.schemas import KAGGLE15
-from landmarks_fastai.utils.download import default_cache_dir
+from landmarks_fastai.utils.cache_folder import default_cache_dir
 from landmarks_fastai.utils.images import read_image
 
 Image = NDArray[np.uint8]

@@ -30,6 +30,7 @@ NOT_RUN = {
 }
 # the same training on less data: a test is not the place to train for minutes
 SMALL = ["--set", "training.epochs=1", "--set", "model.input_size=32", "--set", f"data.limit={ROWS}"]
+SMALL += ["--set", "training.minutes=null"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
