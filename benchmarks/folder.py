@@ -57,7 +57,7 @@ try:
 except ImportError:  # an earlier version
     from contextlib import nullcontext as sessions_for
 with sessions_for(count if options.get("threads") != 1 else 1):
-    predictor, detector = Predictor.open(model, "cpu"), open_detector("centerface", Path("none"))
+    predictor, detector = Predictor.open(model, "cpu"), open_detector("centerface")
 
 def predict(images):
     out, outputs = Path(tempfile.mkdtemp()), Outputs(json=False, csv=True)
@@ -108,7 +108,7 @@ def measure_memory(frames: Path, model: Path) -> dict[str, float]:
 
 def measure_steps(frames: Path, model: Path) -> dict[str, list[float]]:
     """Return the milliseconds per image of each step, one after the other in one thread, for each run."""
-    predictor, detector = Predictor.open(model, "cpu"), open_detector("centerface", Path("none"))
+    predictor, detector = Predictor.open(model, "cpu"), open_detector("centerface")
     paths = sorted((frames / "images").iterdir())[:STEP_IMAGES]
     steps: dict[str, list[float]] = {}
 

@@ -53,7 +53,7 @@ from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.inference.tracking import Tracker
 
 clip, model, out = map(Path, sys.argv[1:])
-predictor, detector = Predictor.open(model, "cpu"), open_detector("centerface", Path("none"))
+predictor, detector = Predictor.open(model, "cpu"), open_detector("centerface")
 Tracker(predictor, detector)(next(iter(__import__("landmarks_fastai").read_video(clip))).image, 0.0)
 start = time.perf_counter()
 result = annotate_video(clip, out, Tracker(predictor, detector), overwrite=True)
@@ -106,7 +106,7 @@ def measure_rates(clip: Path, model: Path, before: Path | None, out: Path) -> di
 
 def measure_steps(clip: Path, model: Path, out: Path) -> dict[str, float]:
     """Return the milliseconds of processor time per frame of each step, in all its threads."""
-    predictor, detector = Predictor.open(model, "cpu"), open_detector("centerface", Path("none"))
+    predictor, detector = Predictor.open(model, "cpu"), open_detector("centerface")
     milliseconds: dict[str, float] = {}
 
     def timed(name: str, step: Callable[[], T]) -> T:
