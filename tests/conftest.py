@@ -12,6 +12,10 @@ model_path          Path of a model file with `header` and `network`
 from __future__ import annotations
 
 import os
+
+# before torch is imported: results depend on the number of threads, which training chooses by measuring
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,10 +93,11 @@ def pixel_network_of(network: nn.Module, header: ModelHeader) -> PixelNetwork:
 
 
 def torch_backend(network: nn.Module, header: ModelHeader, device: str) -> Backend:
-    """Return a backend that runs a torch network on `device`."""
+    """Return a backend that runs a copy of a torch network on `device`."""
     import torch
 
-    pixel_network = pixel_network_of(network, header)
+    # a copy, because `to` changes the memory format of the parameters in place
+    pixel_network = pixel_network_of(copy.deepcopy(network), header)
     pixel_network = pixel_network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(crops: NDArray[np.uint8]) -> tuple[Floats, ...]:
