@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-
-from filelock import Timeout
 
 from landmarks_fastai.batch_inference.engines import ENGINES
 from landmarks_fastai.batch_inference.engines.base import Run
@@ -17,10 +15,9 @@ from landmarks_fastai.batch_inference.prediction import ShardSummary
 from landmarks_fastai.batch_inference.results import LANDMARKS, REJECTED, done_shards, part_name
 from landmarks_fastai.batch_inference.sources import divide, list_files
 from landmarks_fastai.batch_inference.storage import delete, is_url, join
-from landmarks_fastai.commands.prediction_folder import LOCK_NAME, Existing
+from landmarks_fastai.commands.prediction_folder import Existing, lock_predictions
 from landmarks_fastai.errors import UserError
-from landmarks_fastai.utils.files import remove_stale_partials, report_write_errors
-from landmarks_fastai.utils.locks import acquire_lock, release_lock
+from landmarks_fastai.utils.files import remove_stale_partials
 from landmarks_fastai.utils.text import format_count, suggest
 
 SHARD_SIZE = 1_000
@@ -133,7 +130,8 @@ def open_shards(
         If the folder cannot be written to.
     """
     settings = {"sources": list(sources), "shard_size": shard_size, **settings}
-    with _locked(out):
+    # files appear in a remote folder only complete, so that it needs no lock
+    with nullcontext() if is_url(out) else lock_predictions(Path(out)):
         check_shards(out, existing)
         if existing is Existing.OVERWRITE and (plan_exists(out) or done_shards(out)):
             note(f"{out}: results of {format_count(len(done_shards(out)), 'shard')} deleted")
@@ -185,29 +183,3 @@ def _check_unchanged(out: str, before: Mapping[str, Any], now: Mapping[str, Any]
             f"{out}: the earlier results were made with another value of {', '.join(changed)}; use the same,"
             " or choose another --out"
         )
-
-
-@contextmanager
-def _locked(out: str) -> Iterator[None]:
-    """Lock a folder of this machine; a remote one is not locked, but files appear in it only complete."""
-    if is_url(out):
-        yield
-        return
-    folder = Path(out)
-    with report_write_errors(folder):
-        new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = acquire_lock(folder / LOCK_NAME)
-        except Timeout:
-            raise UserError(
-                f"{out}: another process is writing predictions to it; wait for its end, or choose"
-                " another --out"
-            ) from None
-    try:
-        yield
-    finally:
-        release_lock(lock)
-        if new:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()

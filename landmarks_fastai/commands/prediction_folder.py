@@ -132,6 +132,27 @@ def open_folder(out: Path, made: Made, outputs: Outputs, existing: Existing) -> 
     RunError
         If it cannot be written to.
     """
+    with lock_predictions(out):
+        records = _read_records(out)
+        _check_records(out, records, outputs, existing)
+        drawings = {name for record in records if record for name in record.drawings}
+        for each in (out, out / STAGING_NAME):  # killed processes may have left temporary files
+            remove_stale_partials(each, drawings | outputs.written_names)
+        with PredictionFolder(out, made, existing, records) as folder:
+            yield folder
+
+
+@contextmanager
+def lock_predictions(out: Path) -> Iterator[None]:
+    """Create a folder if needed and lock it; at the end, delete it if it is new and still empty.
+
+    Raises
+    ------
+    UserError
+        If another process writes predictions to it.
+    RunError
+        If it cannot be written to.
+    """
     with report_write_errors(out):
         new = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
@@ -143,13 +164,7 @@ def open_folder(out: Path, made: Made, outputs: Outputs, existing: Existing) -> 
                 " another --out"
             ) from None
     try:
-        records = _read_records(out)
-        _check_records(out, records, outputs, existing)
-        drawings = {name for record in records if record for name in record.drawings}
-        for each in (out, out / STAGING_NAME):  # killed processes may have left temporary files
-            remove_stale_partials(each, drawings | outputs.written_names)
-        with PredictionFolder(out, made, existing, records) as folder:
-            yield folder
+        yield
     finally:
         release_lock(lock)
         if new:
