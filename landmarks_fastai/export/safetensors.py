@@ -9,7 +9,7 @@ from landmarks_fastai.export.job import FP16, ExportJob, Writer
 from landmarks_fastai.inference.backends import Backend, torch_backend
 from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.model_files.loading import open_model
-from landmarks_fastai.model_files.saving import save_model
+from landmarks_fastai.model_files.saving import model_content
 
 
 def convert(job: ExportJob) -> Writer:
@@ -20,7 +20,7 @@ def convert(job: ExportJob) -> Writer:
 
     def write(path: Path, metadata: Mapping[str, str]) -> None:
         weights = job.network.network.state_dict()
-        save_model(path, weights, job.header, half=job.precision == FP16, metadata=metadata)
+        path.write_bytes(model_content(weights, job.header, job.precision == FP16, metadata))
 
     return write
 

@@ -5,6 +5,7 @@ A TorchScript file contains code, so `predict` does not open it: it is for progr
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,9 +32,11 @@ def convert(job: ExportJob) -> Writer:
         traced = torch.jit.trace(network, job.example(2))  # type: ignore[no-untyped-call]
 
     def write(path: Path, metadata: Mapping[str, str]) -> None:
+        content = io.BytesIO()  # if the disk is full, torch ends the whole process when it writes to a path
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.jit.save(traced, path, _extra_files=dict(metadata))
+            torch.jit.save(traced, content, _extra_files=dict(metadata))
+        path.write_bytes(content.getbuffer())
 
     return write
 

@@ -41,6 +41,18 @@ def save_model(
     RunError
         If the file cannot be written, for example on a full disk.
     """
+    content = model_content(state_dict, header, half, metadata)
+    with atomic_write(Path(path)) as partial:
+        partial.write_bytes(content)  # save_file would create a file that only its owner can read
+
+
+def model_content(
+    state_dict: Mapping[str, Tensor],
+    header: ModelHeader,
+    half: bool = False,
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return the content of the file that `save_model` writes."""
     from safetensors.torch import save
 
     # safetensors does not accept tensors that share memory
@@ -48,6 +60,4 @@ def save_model(
     if half:
         weights = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in weights.items()}
     entries = {"format": "pt", HEADER_KEY: json.dumps(header.to_dict()), **(metadata or {})}
-    content = save(weights, metadata=entries)
-    with atomic_write(Path(path)) as partial:
-        partial.write_bytes(content)  # save_file would create a file that only its owner can read
+    return save(weights, metadata=entries)

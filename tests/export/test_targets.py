@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import resource
 import sys
 from pathlib import Path
 
@@ -86,6 +87,27 @@ def test_refused_export_leaves_earlier_files(
         export_network(network, header, path, target, options)
     assert all(file.read_bytes() == b"earlier" for file in files)
     assert len(list(tmp_path.iterdir())) == len(files)
+
+
+@pytest.mark.parametrize(("name", "precision"), RUNNABLE)
+def test_full_disk_leaves_earlier_file(
+    name: str, precision: str, header: ModelHeader, network: nn.Module, tmp_path: Path
+) -> None:
+    """The write fails in the process that exports: torch.jit.save once ended it by SIGABRT."""
+    skip_without(name)
+    target = TARGETS[name]
+    path = tmp_path / f"model{target.suffix}"
+    path.write_bytes(b"earlier")
+    # a limit on the size of files makes the same system call fail as a full disk
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(RunError, match=rf"model\{target.suffix}: "):
+            export_network(network, header, path, target, ExportOptions(precision))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"earlier"
 
 
 def test_openvino_file_is_opened_for_prediction(
