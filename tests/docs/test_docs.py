@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +74,12 @@ def stage(command: str) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with everything that the documentation's commands name."""
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield a folder with everything that the documentation's commands name."""
     folder = tmp_path_factory.mktemp("workspace")
     write_user_files(folder)
-    return folder
+    yield folder
+    shutil.rmtree(folder)  # gigabytes of models
 
 
 @pytest.fixture
@@ -89,16 +92,25 @@ def in_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return workspace
 
 
+def delete_checkpoints(folder: Path, remaining: list[str]) -> None:
+    """Delete the checkpoints of runs that none of the remaining commands resumes: all have 10 GB."""
+    for run_folder in folder.iterdir() if folder.is_dir() else ():
+        if f"train --resume runs/{run_folder.name}" not in remaining:
+            for checkpoints in run_folder.rglob("checkpoints"):
+                shutil.rmtree(checkpoints)
+
+
 def test_documented_commands_succeed(in_workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(commands()) >= 40
     failures = {}
-    for command in commands():
+    for number, command in enumerate(commands()):
         arguments = shlex.split(command)
         if arguments[0] == "train" and "--resume" not in arguments:
             arguments += SMALL
         if arguments[0] in ("predict", "video") and "--resume" not in arguments:
             arguments += ["--overwrite"]  # pages that write the same file are not read one after the other
         status = run(arguments)
+        delete_checkpoints(in_workspace / "runs", commands()[number + 1 :])
         errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
         if (status, errors) != (0, []):
             failures[command] = status, errors
