@@ -53,6 +53,7 @@ DAMAGED = (
     lzma.LZMAError,
     zlib.error,
     NotImplementedError,  # a compression that Python does not know
+    UnicodeDecodeError,  # a name in a zip that is not UTF-8
 )
 """What is raised for damaged archives."""
 

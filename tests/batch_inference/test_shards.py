@@ -129,6 +129,13 @@ def test_zip_member_that_is_larger_than_declared_is_not_read_to_its_end(
         entry.load()
 
 
+def test_zip_with_undecodable_name_is_reported(tmp_path: Path) -> None:
+    path = Path(write_zip(tmp_path / "a.zip", {"é.jpg": b"zero"}))
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    with pytest.raises(DamagedArchiveError, match=r"a\.zip: damaged or truncated \('utf-8' codec"):
+        loaded(str(path))
+
+
 def test_damaged_member_of_zip_does_not_affect_others(tmp_path: Path) -> None:
     path = Path(write_zip(tmp_path / "a.zip", {"0.jpg": bytes(range(200)), "1.jpg": b"one"}))
     data = bytearray(path.read_bytes())

@@ -96,7 +96,7 @@ def report_read_errors(path: Path) -> Iterator[None]:
     """Turn the exceptions of a damaged, encrypted or unreadable file into a UserError."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError) as error:  # the last: a name
         reason = shorten(str(error), 80)
         raise UserError(f"{path}: not a zip, or truncated or damaged ({reason}); copy it again") from error
     except (NotImplementedError, RuntimeError) as error:  # unknown compression, encrypted

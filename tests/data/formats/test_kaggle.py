@@ -212,6 +212,11 @@ INVALID_FILES = {
     "not a zip": ("training.zip", TRAINING, r"not a zip"),
     "a truncated zip": ("kaggle.zip", OUTER[: len(OUTER) // 2], r"truncated or damaged"),
     "a truncated inner zip": ("kaggle.zip", zipped(training__zip=OUTER[:999]), r"truncated or damaged"),
+    "a name that is not UTF-8": (
+        "kaggle.zip",
+        zipped(**{"é.csv": TRAINING}).replace("é".encode(), b"\xff\xfe"),
+        r"not a zip, or truncated or damaged \('utf-8' codec",
+    ),
     "an empty zip": ("kaggle.zip", zipped(), r"has no training\.csv; it contains nothing"),
     "a very long field": ("training.csv", TRAINING + b"1" * 200_000, r"line 5: .*field larger"),
 }
