@@ -219,7 +219,7 @@ def erase(images: Tensor, points: Tensor, area: Tensor, selected: Tensor) -> tup
     height = ((area / aspect).sqrt() * size).clamp(max=size)
     left = _uniform(0, 1, images) * (size - width)
     top = _uniform(0, 1, images) * (size - height)
-    line = torch.arange(size, device=images.device)
+    line = torch.arange(size, device=images.device) + 0.5  # distances of the pixels' centers from the edge
     columns = (line >= left[:, None]) & (line < (left + width)[:, None])
     rows = (line >= top[:, None]) & (line < (top + height)[:, None])
     covered = rows[:, None, :, None] & columns[:, None, None, :] & _per_image(selected)

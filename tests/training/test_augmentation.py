@@ -181,6 +181,103 @@ def test_standard_rotates_half_of_the_hard_examples_and_keeps_the_others() -> No
     assert 0.3 < rotated.float().mean() < 0.7
 
 
+# --- ranges --------------------------------------------------------------------------------------
+
+
+def measured_transforms(function, options, side: int = 12) -> tuple[Tensor, ...]:
+    """Return the angles (degrees), scales and centers (x, y) of 20,000 random transforms to 12 px."""
+    torch.manual_seed(0)
+    count, middle = 20_000, (side - 1) / 2
+    points = torch.tensor([[[middle, middle], [middle + 0.5, middle]]]).repeat(count, 1, 1)
+    _, moved = function(torch.zeros(count, 1, side, side), points, 12, options)
+    assert not moved.isnan().any()
+    x, y = (moved[:, 1] - moved[:, 0]).unbind(-1)
+    return torch.atan2(y, x).rad2deg(), torch.hypot(x, y) / 0.5, moved[:, 0]
+
+
+def extent(values: Tensor) -> tuple[float, float]:
+    return values.min().item(), values.max().item()
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (standard, StandardAugment(rotate=20, scale=0, shift=0, blur=0, erase=0)),
+        (original, OriginalAugment(rotate=20, crop=0, erase=0, jitter=0)),
+    ],
+)
+def test_angles_fill_their_range(function, options) -> None:
+    angles, _, _ = measured_transforms(function, options)
+    assert extent(angles) == pytest.approx((-20, 20), abs=0.02)
+    assert angles.mean().abs() < 0.5
+
+
+def test_standard_scales_and_shifts_fill_their_ranges() -> None:
+    options = StandardAugment(rotate=0, scale=0.25, shift=0.1, blur=0, erase=0)
+    _, scales, centers = measured_transforms(standard, options)
+    assert extent(scales) == pytest.approx((0.8, 1.25), abs=0.002)
+    assert extent(centers) == pytest.approx((5.5 - 1.2, 5.5 + 1.2), abs=0.002)
+
+
+def test_original_crops_at_most_the_requested_part_and_only_from_the_image() -> None:
+    options = OriginalAugment(rotate=0, crop=0.3, erase=0, jitter=0)
+    _, scales, centers = measured_transforms(original, options)
+    assert extent(scales) == pytest.approx((1, 1 / 0.7), abs=0.002)
+    # the input's edges, at -0.5 and 11.5, do not come into the output
+    first, last = centers - 6 * scales[:, None], centers + 6 * scales[:, None]
+    assert -0.51 < first.max() < -0.5 + 1e-3
+    assert 11.5 - 1e-3 < last.min() < 11.51
+
+
+def test_original_places_smaller_images_inside() -> None:
+    options = OriginalAugment(rotate=0, crop=0, erase=0, jitter=0, noise_fill=0)
+    _, scales, centers = measured_transforms(original, options, side=6)
+    assert extent(scales) == pytest.approx((1, 2), abs=0.002)
+    first, last = centers - 3 * scales[:, None], centers + 3 * scales[:, None]
+    assert extent(first) == pytest.approx((-0.5, 5.5), abs=0.1)
+    assert extent(last) == pytest.approx((5.5, 11.5), abs=0.1)
+    assert first.min() > -0.5 - 1e-3
+    assert last.max() < 11.5 + 1e-3
+
+
+def test_erase_draws_aspect_ratios_and_positions_from_their_ranges() -> None:
+    torch.manual_seed(0)
+    count, size = 4000, 64
+    erased, _ = erase(
+        torch.full((count, 1, size, size), -1.0),
+        torch.zeros(count, 1, 2),
+        torch.full((count,), 0.09),
+        torch.ones(count, dtype=torch.bool),
+    )
+    covered = erased[:, 0] >= 0
+    columns, rows = covered.any(1), covered.any(2)
+    width, height = columns.sum(1), rows.sum(1)
+    ratios = width / height
+    # 0.3 and 3.3, up to the rounding of sides of 10 to 35 px
+    assert 0.27 < ratios.min() < 0.33
+    assert 3.0 < ratios.max() < 3.6
+    for line, length in ((columns, width), (rows, height)):
+        first = line.int().argmax(1)
+        assert first.min() == 0
+        assert (first + length).max() == size
+        assert (first / (size - length)).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_original_keeps_pixel_values_in_their_range() -> None:
+    torch.manual_seed(0)
+    images = (torch.rand(50, 3, 32, 32) > 0.5).float()
+    options = OriginalAugment(jitter=0.4, sharpness=3, crop=0, erase=0, rotate=0)
+    out, _ = original(images, torch.zeros(50, 1, 2), 32, options)
+    assert extent(out) == (0, 1)
+
+
+@pytest.mark.parametrize("options", [NoAugment(), OriginalAugment()])
+def test_other_augmentations_do_not_mirror(options) -> None:
+    augment = AugmentBatch(options, 96, KAGGLE15.flip_index)
+    augment.augment(torch.zeros(20, 1, 96, 96), torch.zeros(20, 15, 2))
+    assert not augment.mirrored.any()
+
+
 # --- AugmentBatch --------------------------------------------------------------------------------
 
 
