@@ -85,8 +85,8 @@ MODULE_TIMEOUT = 3600.0
 
 CONVERTED = "all callers pass floating point numbers, and the arithmetic converts others"
 MASKED = "stands in where the result is replaced by NaN or 0"
-ON_CPU = "the same on a CPU, which the tests use"
-RANDOM_RANGE = "a gap: the range of a random strength or position, which the tests do not measure"
+LARGER_KERNEL = "a larger kernel only takes longer"
+RANDOM_RANGE = "a gap: the range of a random strength, which the tests do not measure"
 NO_SIDE = "where the side stands has no effect on a word without a side"
 TOO_SHORT = "the word is too short to contain a side; the entry documents that"
 
@@ -104,21 +104,31 @@ REASONS: Mapping[tuple[str, str], str] = {
     ),
     ("geometry.py", "1 → 2"): "two equal fits, of which the first is used",
     ("geometry.py", "2 → 3"): "a larger border only takes longer",
-    ("training/augmentation.py", "1 → 2"): RANDOM_RANGE,
-    ("training/augmentation.py", "0 → 1"): RANDOM_RANGE,
-    ("training/augmentation.py", "-1 → 1"): "images are square",
-    ("training/augmentation.py", "torch.arange(size, device=images.device) → torch.arange(size)"): ON_CPU,
     (
         "training/augmentation.py",
-        "torch.empty(len(images), device=images.device) → torch.empty(len(images))",
-    ): ON_CPU,
+        "(size_in - 1) / 2 * ones → (size_in - 1) / 2 / ones",
+    ): "all elements are 1",
+    (
+        "training/augmentation.py",
+        "(size_out - 1) / 2 * ones → (size_out - 1) / 2 / ones",
+    ): "all elements are 1",
+    ("training/augmentation.py", "1 → 2"): "images are square",
+    ("training/augmentation.py", "'cpu' → 'cpuX'"): LARGER_KERNEL,
+    ("training/augmentation.py", "3 → 4"): LARGER_KERNEL,
+    ("training/augmentation.py", "line >= left[:, None] → line > left[:, None]"): (
+        "they are equal with a probability of almost 0"
+    ),
     (
         "training/augmentation.py",
         "_uniform(0, 1, images) < 0.5 → _uniform(0, 1, images) <= 0.5",
     ): "the probability is the same",
-    ("training/augmentation.py", "images.clamp(0, 1) → images.clamp(0)"): (
-        "a gap: no test has pixels that the changes push above white"
-    ),
+    (
+        "training/augmentation.py",
+        "images + torch.randn_like(images) * _per_image(_uniform(0, HARD_NOISE, images) * select_hard()) →"
+        " images - torch.randn_like(images) * _per_image(_uniform(0, HARD_NOISE, images) * select_hard())",
+    ): "the distribution of the noise is symmetric",
+    ("training/augmentation.py", "1 - jitter → 1 + jitter"): RANDOM_RANGE,
+    ("training/augmentation.py", "20 → 21"): "the order of transforms, of which none has this number",
     ("training/schedules.py", "position <= rise → position < rise"): "both branches are 1 at the peak",
     ("training/schedules.py", "60 → 61"): "the order of callbacks, of which none has this number",
     ("training/losses.py", "magnitude < options.width → magnitude <= options.width"): (
