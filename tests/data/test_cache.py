@@ -215,7 +215,7 @@ def test_process_killed_at_any_step_leaves_a_cache_that_works(tmp_path: Path) ->
         assert [(entry.source, entry.rows) for entry in cache_entries(cache)] == [(DATASET.source, 3)]
         step += 1
     assert code == 0
-    assert step > 5
+    assert step > 3  # 4 with Python 3.10, whose Path.mkdir does not look up os.mkdir when it is called
 
 
 def test_full_disk_keeps_data_set_in_memory_and_earlier_entries(tmp_path: Path) -> None:
