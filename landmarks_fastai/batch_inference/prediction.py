@@ -13,7 +13,7 @@ from landmarks_fastai.batch_inference.shards import FILES, DamagedArchiveError, 
 from landmarks_fastai.batch_inference.storage import UnreachableError, is_url
 from landmarks_fastai.errors import LandmarksError, UserError
 from landmarks_fastai.inference.refinement import Refine
-from landmarks_fastai.inference.rejection import describe_discarded, discard_unconfident
+from landmarks_fastai.inference.rejection import describe_discarded, predict_confident_faces
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.utils.encoded_files import EncodedFile
 from landmarks_fastai.utils.images import read_image
@@ -195,8 +195,9 @@ class ShardPredictor:
             if loaded.error is not None:
                 raise loaded.error
             image = read_image(EncodedFile(loaded.name, loaded.data))
-            crops = self._detector(image).crops
-            found = self._predictor.predict_crops(image, crops, refine=self._job.refine)
+            kept, discarded = predict_confident_faces(
+                self._predictor, self._detector, image, self._job.refine, self._job.min_confidence
+            )
         except LandmarksError as error:
             kinds = {DamagedArchiveError: DAMAGED_ARCHIVE, UnreachableError: UNREACHABLE}
             reason = str(error).removeprefix(f"{loaded.name}: ")
@@ -204,7 +205,6 @@ class ShardPredictor:
         except Exception as error:  # a run of days must not end at the same image whenever it is resumed
             reason = f"{type(error).__name__}: {error}"
             return _Prediction(loaded.name, None, INTERNAL_ERROR, shorten(reason, MAX_REASON))
-        kept, discarded = discard_unconfident(found, self._job.min_confidence)
         if len(kept):
             return _Prediction(loaded.name, kept)
         reason = "none detected"

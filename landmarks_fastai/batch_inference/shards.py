@@ -10,7 +10,6 @@ import gzip
 import lzma
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from landmarks_fastai.batch_inference.storage import (
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.image_formats import SUFFIXES
 from landmarks_fastai.utils.text import shorten
+from landmarks_fastai.utils.zip_files import DAMAGED_ZIP
 
 FILES = "files"
 
@@ -46,14 +46,11 @@ EXTENDED_HEADERS = (
 """Types of the headers that have long names and attributes, and the bytes that they may have."""
 
 DAMAGED = (
+    *DAMAGED_ZIP,
     tarfile.TarError,
-    zipfile.BadZipFile,
-    EOFError,
     gzip.BadGzipFile,
     lzma.LZMAError,
-    zlib.error,
     NotImplementedError,  # a compression that Python does not know
-    UnicodeDecodeError,  # a name in a zip that is not UTF-8
 )
 """What is raised for damaged archives."""
 

@@ -16,7 +16,7 @@ from landmarks_fastai.geometry import Crop
 from landmarks_fastai.inference.detectors.base import Detector
 from landmarks_fastai.inference.predictor import Predictor, crops_from_boxes
 from landmarks_fastai.inference.refinement import Refine
-from landmarks_fastai.inference.rejection import describe_discarded, discard_unconfident
+from landmarks_fastai.inference.rejection import describe_discarded, predict_confident_faces
 from landmarks_fastai.landmarks import Landmarks
 from landmarks_fastai.utils.gray_levels import depth_note
 from landmarks_fastai.utils.onnx_runtime import threads_per_session
@@ -131,8 +131,9 @@ class ImagePredictor:
         if source.boxes:
             crops = _usable_crops(source, image, errors)
             return self.predictor.predict_crops(image, crops, refine=self.refine) if crops else None
-        found = self.predictor.predict_crops(image, self.detector(image).crops, refine=self.refine)
-        landmarks, discarded = discard_unconfident(found, self.min_confidence)
+        landmarks, discarded = predict_confident_faces(
+            self.predictor, self.detector, image, self.refine, self.min_confidence
+        )
         if len(discarded):
             notes.append(f"{source.path}: {describe_discarded(discarded, self.min_confidence)}")
         return landmarks

@@ -19,7 +19,9 @@ from landmarks_fastai.model_files.header import ModelHeader
 from landmarks_fastai.utils.text import format_count
 
 if TYPE_CHECKING:
+    from landmarks_fastai.inference.detectors.base import Detector
     from landmarks_fastai.inference.predictor import Predictor
+    from landmarks_fastai.inference.refinement import Refine
 
 MIN_CONFIDENCE_RATIO = 0.55
 """Default minimum confidence, relative to the typical confidence of the model. Measured in
@@ -80,6 +82,17 @@ def choose_min_confidence(value: float | None, predictor: Predictor, face_detect
 def is_confident(landmarks: Landmarks, min_confidence: float) -> NDArray[np.bool_]:
     """Return an (N,) mask of the faces whose confidence is at least `min_confidence`, or unknown."""
     return np.asarray(~(landmarks.face_confidence < min_confidence))
+
+
+def predict_confident_faces(
+    predictor: Predictor, detector: Detector, image: NDArray[np.uint8], refine: Refine, min_confidence: float
+) -> tuple[Landmarks, Landmarks]:
+    """Predict the detected faces of an (H, W, 3) image, and split them as `discard_unconfident` does.
+
+    `refine` is that of `Predictor.predict`.
+    """
+    found = predictor.predict_crops(image, detector(image).crops, refine=refine)
+    return discard_unconfident(found, min_confidence)
 
 
 def discard_unconfident(landmarks: Landmarks, min_confidence: float) -> tuple[Landmarks, Landmarks]:

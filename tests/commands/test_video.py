@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +27,7 @@ from helpers.clips import (
     write_gray_clip,
     write_noise_clip,
 )
+from helpers.file_sizes import limited_file_size
 from helpers.killing import run_killed
 from numpy.typing import NDArray
 
@@ -189,13 +189,8 @@ def test_video_full_disk_leaves_no_file(video: VideoCommand, tmp_path: Path) -> 
     source = write_clip(tmp_path / "a.mp4", frames)
     out = tmp_path / "out" / "b.mp4"
     out.parent.mkdir()
-    # a limit on the size of files makes the same write fail as a full disk
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
+    with limited_file_size(100_000):
         message = video(source, "--out", out, code=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "b.mp4: cannot be written" in message
     assert "free some space" in message
     assert os.listdir(out.parent) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers.file_sizes import limited_file_size
 from torch import Tensor, nn
 
 from landmarks_fastai.errors import RunError, UserError
@@ -142,13 +142,8 @@ def test_wrong_export_is_refused_and_keeps_existing_file(
 
 
 def test_export_to_full_disk_leaves_no_file(tmp_path: Path, header: ModelHeader, network: nn.Module) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(RunError, match=r"model\.onnx"):
-            export_onnx(network, header, tmp_path / "model.onnx")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with limited_file_size(100_000), pytest.raises(RunError, match=r"model\.onnx"):
+        export_onnx(network, header, tmp_path / "model.onnx")
     assert os.listdir(tmp_path) == []
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import resource
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.file_sizes import limited_file_size
 from torch import nn
 
 from landmarks_fastai.errors import RunError, UserError
@@ -98,14 +98,8 @@ def test_full_disk_leaves_earlier_file(
     target = TARGETS[name]
     path = tmp_path / f"model{target.suffix}"
     path.write_bytes(b"earlier")
-    # a limit on the size of files makes the same system call fail as a full disk
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(RunError, match=rf"model\{target.suffix}: "):
-            export_network(network, header, path, target, ExportOptions(precision))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with limited_file_size(100_000), pytest.raises(RunError, match=rf"model\{target.suffix}: "):
+        export_network(network, header, path, target, ExportOptions(precision))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"earlier"
 

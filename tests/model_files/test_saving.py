@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import resource
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.file_sizes import limited_file_size
 from safetensors.torch import load_file
 
 from landmarks_fastai.errors import RunError
@@ -21,14 +21,11 @@ def test_save_model_to_full_disk_keeps_existing_file(tmp_path: Path, header: Mod
     path = tmp_path / "model.safetensors"
     save_model(path, WEIGHTS, header)
     before = path.read_bytes()
-    # a limit on the size of files makes the same system call fail as a full disk
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(RunError, match=r"model\.safetensors: cannot be written \(File too large"):
-            save_model(path, {"a": torch.zeros(100_000)}, header)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        limited_file_size(50_000),
+        pytest.raises(RunError, match=r"model\.safetensors: cannot be written \(File too large"),
+    ):
+        save_model(path, {"a": torch.zeros(100_000)}, header)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["model.safetensors"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.file_sizes import limited_file_size
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -329,12 +329,9 @@ def test_writer_full_disk_keeps_complete_frames(tmp_path: Path) -> None:
             writer.write(indexed_frame(0), Fraction(0))
             writer.write(noise, Fraction(1))
 
-    # a limit on the size of files makes the same write fail as a full disk
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(RunError, match=r"frame_000002\.png: cannot be written"):
-            write_frames()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        limited_file_size(50_000),
+        pytest.raises(RunError, match=r"frame_000002\.png: cannot be written"),
+    ):
+        write_frames()
     assert sorted(os.listdir(tmp_path)) == ["frame_000001.png", "times.csv"]

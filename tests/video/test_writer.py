@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import threading
 from collections.abc import Sequence
 from fractions import Fraction
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.clips import RATE, gray_frame, read_gray_clip, read_single_frame, write_gray_clip
+from helpers.file_sizes import limited_file_size
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -197,14 +197,11 @@ def test_writer_full_disk_is_reported_and_keeps_the_existing_file(tmp_path: Path
             for index in range(200):
                 writer.write(noise.integers(0, 256, (240, 320, 3), np.uint8), index / RATE)
 
-    # a limit on the size of files makes the same write fail as a full disk
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(RunError, match=rf"{name}: cannot be written \(.*\); free some space") as caught:
-            write_noise()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        limited_file_size(100_000),
+        pytest.raises(RunError, match=rf"{name}: cannot be written \(.*\); free some space") as caught,
+    ):
+        write_noise()
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == [name]
     assert path.read_bytes() == b"existing"

@@ -6,7 +6,6 @@ A zip may be damaged or hostile: the sizes and the methods of compression of its
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.csv_reader import CsvReader
 from landmarks_fastai.utils.download import git_blob_sha1_of_stream
 from landmarks_fastai.utils.text import shorten
+from landmarks_fastai.utils.zip_files import DAMAGED_ZIP
 
 MAX_MEMBER_BYTES = 4 << 30
 """Members of a zip that unpack to more bytes are rejected; Kaggle's largest unpacks to 0.25 GB."""
@@ -96,7 +96,7 @@ def report_read_errors(path: Path) -> Iterator[None]:
     """Turn the exceptions of a damaged, encrypted or unreadable file into a UserError."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError) as error:  # the last: a name
+    except DAMAGED_ZIP as error:
         reason = shorten(str(error), 80)
         raise UserError(f"{path}: not a zip, or truncated or damaged ({reason}); copy it again") from error
     except (NotImplementedError, RuntimeError) as error:  # unknown compression, encrypted
