@@ -71,7 +71,7 @@ def serve(
     with (
         listen(host, port) as listener,
         temporary_folder() as folder,
-        closing(WorkerService(models, detector, limits)) as service,
+        closing(WorkerService(models, detector, limits, folder)) as service,
         Uploads(folder, limits) as uploads,
     ):
         server = build_server(service, uploads, host)

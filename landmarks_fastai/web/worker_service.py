@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,14 +23,23 @@ class WorkerService:
     ----------
     models, detector, limits
         See `LandmarkService`.
+    folder
+        Folder for the temporary files of libraries, which the processes cannot delete when they are killed.
+        None: that of the system.
     """
 
-    def __init__(self, models: Sequence[Path], detector: str = AUTO, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        models: Sequence[Path],
+        detector: str = AUTO,
+        limits: Limits | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.limits = limits or Limits()
         self.models = model_names(models)
-        open_service = partial(_open_service, list(models), detector, self.limits)
-        self._photos = Worker(open_service, self.limits)
-        self._videos = Worker(open_service, self.limits)
+        opened = partial(open_service, list(models), detector, self.limits, folder)
+        self._photos = Worker(opened, self.limits)
+        self._videos = Worker(opened, self.limits)
 
     def start(self) -> None:
         """Start the process for photos; see `Worker.start`."""
@@ -59,8 +69,15 @@ class WorkerService:
         self._videos.close()
 
 
-def _open_service(models: Sequence[Path], detector: str, limits: Limits) -> LandmarkService:
-    """Return a service that has opened its first model, so that the first request does not wait for it."""
+def open_service(
+    models: Sequence[Path], detector: str, limits: Limits, folder: Path | None
+) -> LandmarkService:
+    """Return a service that has opened its first model, so that the first request does not wait for it.
+
+    It belongs to this process, whose temporary files are written to `folder` from now on.
+    """
+    if folder is not None:
+        tempfile.tempdir = str(folder)
     service = LandmarkService(models, detector, limits)
     service.open(service.models[0])
     return service

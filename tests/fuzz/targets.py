@@ -32,6 +32,7 @@ from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.model_files.header import HEADER_KEY, read_header
 from landmarks_fastai.model_files.loading import open_model
 from landmarks_fastai.schemas.files import read_schema
+from landmarks_fastai.utils.image_formats import HAS_AVIF
 from landmarks_fastai.utils.images import read_image
 from landmarks_fastai.video.frame_folder import FrameFolderReader
 from landmarks_fastai.video.reader import VideoReader
@@ -151,7 +152,7 @@ def _kaggle_targets() -> list[Target]:
 
 # --- images and videos ---------------------------------------------------------------------------
 
-IMAGE_SUFFIXES = ("png", "jpg", "webp", "gif", "bmp", "tif", "ppm", "avif")
+IMAGE_SUFFIXES = ("png", "jpg", "webp", "gif", "bmp", "tif", "ppm", *(("avif",) if HAS_AVIF else ()))
 
 
 def _image_targets() -> list[Target]:

@@ -44,8 +44,8 @@ def test_model_files_of_all_formats_predict_the_same(finished_run: Path, dataset
 def test_scores_are_those_of_the_saved_weights(
     precision: str, tmp_path: Path, small_config: SmallConfig
 ) -> None:
-    diverging = {"name": "one_cycle", "max_lr": 3.0, "div": 3000.0, "pct_start": 0.9}
-    config = small_config(ema=0.5, schedule=diverging, precision=precision)
+    diverging = {"name": "one_cycle", "max_lr": 1.0, "div": 1000.0, "pct_start": 0.9}
+    config = small_config(epochs=8, ema=0.5, schedule=diverging, precision=precision)
     result = train_run(config, tmp_path / "run")
     losses = pd.read_csv(tmp_path / "run" / "history.csv")["valid_loss"]
     assert losses.argmin() < len(losses) - 1, "the best epoch must not be the last one in this test"

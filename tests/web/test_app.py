@@ -48,8 +48,9 @@ def test_page_is_addressed_by_the_names_of_this_machine_and_the_one_it_listens_o
 class FakeService:
     """A service without processes."""
 
-    def __init__(self, models: Sequence[Path], detector: str, limits: Limits) -> None:
+    def __init__(self, models: Sequence[Path], detector: str, limits: Limits, folder: Path) -> None:
         self.models = [path.name for path in models]
+        self.folder = folder
         self.closed = False
 
     def start(self) -> None:
@@ -90,6 +91,7 @@ def test_serve_prints_address_and_stops_on_interrupt(
     serve([Path("synthetic.safetensors")], port=0, detector="none", open_browser=True)
     address = f"http://{HOST}:{fake_server['address'][1]}"
     assert fake_server["service"].models == ["synthetic.safetensors"]
+    assert fake_server["service"].folder == fake_server["folder"]
     assert fake_server["opened"] == address
     printed = capsys.readouterr()
     assert printed.out == f"{address}  (Ctrl-C to stop)\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +17,7 @@ import pytest
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.web.limits import Limits
 from landmarks_fastai.web.worker import Job, Worker
+from landmarks_fastai.web.worker_service import open_service
 
 LIMITS = Limits(memory_megabytes=200, storage_megabytes=1)
 
@@ -128,3 +130,11 @@ def is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_temporary_files_of_libraries_are_written_to_the_folder_of_the_page(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)  # so that it is restored afterwards
+    open_service(models[1:], "none", Limits(), tmp_path)
+    assert tempfile.gettempdir() == str(tmp_path)
