@@ -19,6 +19,7 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any, TypeVar
 
+import av
 import numpy as np
 from _common.arguments import BenchmarkParser
 from _common.machine import describe_machine
@@ -33,7 +34,7 @@ from landmarks_fastai.inference.predictor import Predictor
 from landmarks_fastai.inference.tracking import Tracker
 from landmarks_fastai.video.conversion import RGBToYUV, rgb_frame
 from landmarks_fastai.video.reader import VideoReader
-from landmarks_fastai.video.writer import VideoWriter
+from landmarks_fastai.video.writer import ENCODING, LARGE_ENCODING, LARGE_PIXELS, VideoWriter
 from landmarks_fastai.visualization.landmarks import draw_landmarks
 
 SIZES, FACES = ((640, 360), (1920, 1080)), (1, 5)
@@ -141,6 +142,45 @@ def measure_steps(clip: Path, model: Path, out: Path) -> dict[str, float]:
     return milliseconds
 
 
+def measure_encoders(clip: Path, out: Path) -> dict[str, dict[str, float]]:
+    """Return milliseconds of processor time per frame, bytes per frame, and PSNR of both encodings."""
+    with VideoReader(clip) as reader:
+        images = [frame.image for frame in islice(reader, STEP_FRAMES)]
+    to_yuv = RGBToYUV()
+    frames = [to_yuv(rgb_frame(image)) for image in images]
+    results: dict[str, dict[str, float]] = {}
+    for encoding in (ENCODING, LARGE_ENCODING):
+        runs = [_encode(frames, encoding, out) for _ in range(RUNS)]
+        with av.open(str(out)) as video:
+            errors = [
+                np.mean((_luma(decoded) - _luma(frame)) ** 2)
+                for decoded, frame in zip(video.decode(video=0), frames, strict=True)
+            ]
+        results[f"{encoding['preset']}, crf {encoding['crf']}"] = {
+            "milliseconds": float(np.median(runs)),
+            "kB": out.stat().st_size / 1000 / len(frames),
+            "psnr": float(10 * np.log10(255**2 / np.mean(errors))),
+        }
+    return results
+
+
+def _encode(frames: list[av.VideoFrame], encoding: dict[str, str], out: Path) -> float:
+    """Encode frames, and return the milliseconds of processor time per frame."""
+    started = time.process_time()
+    with av.open(str(out), "w") as file:
+        stream = file.add_stream("libx264", rate=FPS, options={**encoding, "threads": str(os.cpu_count())})
+        stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
+        for time_stamp, frame in enumerate(frames):
+            frame.pts = time_stamp
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return 1000 * (time.process_time() - started) / len(frames)
+
+
+def _luma(frame: av.VideoFrame) -> NDArray[np.float64]:
+    return np.asarray(frame.to_ndarray()[: frame.height], np.float64)
+
+
 def render(results: Results) -> str:
     """Return the page."""
     setting, clips = results["setting"], results["clips"]
@@ -178,9 +218,24 @@ def render(results: Results) -> str:
         "## Shares",
         "Milliseconds of processor time per frame, in all threads, if each step runs alone.",
         markdown_table(["video", *steps], step_rows),
-        "x264 keeps the preset veryfast at crf 20, with as many threads as processors. Its own choice, 1.5"
-        " per processor, takes processors from tracking.",
+        "x264 has as many threads as processors. Its own choice, 1.5 per processor, takes processors from"
+        " tracking.",
+        *_describe_encoders(results.get("encoders", {})),
     )
+
+
+def _describe_encoders(encoders: dict[str, dict[str, float]]) -> list[str]:
+    if not encoders:
+        return []
+    rows = [
+        [name, f"{row['milliseconds']:.1f}", f"{row['kB']:.1f}", f"{row['psnr']:.1f}"]
+        for name, row in encoders.items()
+    ]
+    return [
+        f"Frames of more than {LARGE_PIXELS / 1e6:.1f} megapixels are encoded with a faster preset, and with"
+        f" the quality that gives about the same PSNR; {clip_name(SIZES[1], FACES[0])}:",
+        markdown_table(["encoding", "ms per frame", "kB per frame", "PSNR of the luma, dB"], rows),
+    ]
 
 
 FILES = ResultFiles("video_speed", render)
@@ -218,11 +273,17 @@ def main() -> None:
             memory = run_version(CHECKOUT, ANNOTATE, clip, model, out)["memory"]
             return {"memory": memory, "repetitions": REPETITIONS, "name": clip_name(SIZES[0], FACES[0])}
 
+    def measure_large() -> dict[str, dict[str, float]]:
+        with tempfile.TemporaryDirectory() as folder:
+            clip, out = Path(folder, "clip.mp4"), Path(folder, "out.mp4")
+            write_clip(source, clip, SIZES[1], FACES[0])
+            return measure_encoders(clip, out)
+
     measurements: list[Measurement] = [
         (("clips", clip_name(size, faces)), partial(measure, size, faces))
         for faces, size in product(FACES, SIZES)
     ]
-    measurements.append((("long",), measure_long))
+    measurements += [(("long",), measure_long), (("encoders",), measure_large)]
     run_missing(files, setting, measurements)
 
 

@@ -2,7 +2,8 @@
 
 Nothing has to be predicted for the schedule: it depends on the fraction of the training time that has passed,
 so that it is complete when the time is over, however much the duration of an iteration changes on the way.
-Only the time after the last iteration is estimated: for validation, checkpoint and results.
+Only the time after the last iteration is estimated: for validation, checkpoint and results. On a machine that
+becomes slower, the results take longer, too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from landmarks_fastai.utils.stopwatch import Stopwatch
 
 REPORTED_AFTER = 10
 """Number of iterations after which the plan is reported; their median duration is that of an iteration."""
+
+RECENT = 9
+"""Number of iterations whose median duration, compared with that of the first ones, is the slowdown."""
 
 PLOTS_SECONDS = 1.5
 """Time for the plots of a run, the scores and the model card, which hardly depends on the data."""
@@ -77,7 +81,8 @@ class TimeBudget(Callback):
     stopwatch
         Runs since the beginning of this process's part of the run.
     finishing
-        Seconds that the results need after the last epoch, without the evaluation of the validation rows.
+        Seconds that the results need after the last epoch, without the evaluation of the validation rows, on
+        the machine as it was during the first iterations.
     note
         Receives the plan, after `REPORTED_AFTER` iterations and when it has changed.
 
@@ -96,6 +101,7 @@ class TimeBudget(Callback):
         self.seconds, self.stopwatch, self.finishing, self.note = seconds, stopwatch, finishing, note
         self.spent = TimeSpent()
         self.steps: deque[float] = deque(maxlen=100)
+        self.first_steps: float | None = None
         self.reported_epochs: int | None = None
         self.saving_since: float | None = None
 
@@ -125,7 +131,7 @@ class TimeBudget(Callback):
         validation = self._validation_seconds()
         saving = SAVING_SECONDS if self.spent.saving is None else self.spent.saving
         # the results begin with another pass over the validation rows
-        return self.seconds - self.elapsed() - 2 * validation - saving - self.finishing
+        return self.seconds - self.elapsed() - 2 * validation - saving - self.slowdown() * self.finishing
 
     def _validation_seconds(self) -> float:
         """Return the duration of a validation; estimated before the first."""
@@ -137,6 +143,12 @@ class TimeBudget(Callback):
     def step_seconds(self) -> float:
         """Return the median duration of an iteration; 0 before the first."""
         return median(self.steps) if self.steps else 0.0
+
+    def slowdown(self) -> float:
+        """Return how many times as long the last iterations took as the first ones; at least 1."""
+        if self.first_steps is None:
+            return 1.0
+        return max(1.0, median(list(self.steps)[-RECENT:]) / self.first_steps)
 
     # --- the plan ------------------------------------------------------------------------------
 
@@ -208,6 +220,8 @@ class TimeBudget(Callback):
         now = self.stopwatch.elapsed()
         if self.last_step is not None:
             self.steps.append(now - self.last_step)
+            if self.first_steps is None and len(self.steps) == RECENT:
+                self.first_steps = median(self.steps)
         self.last_step = now
 
     def _plan_epochs(self, at_least: int) -> None:

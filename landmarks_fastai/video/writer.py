@@ -48,6 +48,13 @@ COPIED_AUDIO = {
 }
 """Audio codecs that players support in each container."""
 
+ENCODING = {"preset": "veryfast", "crf": "20"}
+LARGE_ENCODING = {"preset": "superfast", "crf": "23"}
+"""Options of x264, and those for frames of more than `LARGE_PIXELS`, where the encoder would need more time
+than all other steps together: the same quality in a larger file (benchmarks/video_speed.md)."""
+
+LARGE_PIXELS = 1280 * 720
+
 MAX_QUEUED = 4
 """Number of frames that may wait to be encoded."""
 
@@ -302,7 +309,7 @@ def _add_h264(
     """Add the video stream, tagged with color matrix and range."""
     # x264 would choose 1.5 threads per processor, and take processors from tracking
     threads = str(min(available_processors(), MAX_THREADS))
-    options = {"preset": "veryfast", "crf": "20", "threads": threads}
+    options = {**(LARGE_ENCODING if size[0] * size[1] > LARGE_PIXELS else ENCODING), "threads": threads}
     stream = output.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"

@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 
 from landmarks_fastai.errors import RunError, UserError
 from landmarks_fastai.video.reader import VideoReader
-from landmarks_fastai.video.writer import MAX_QUEUED, VideoWriter, check_video_suffix
+from landmarks_fastai.video.writer import (
+    ENCODING,
+    LARGE_ENCODING,
+    MAX_QUEUED,
+    VideoWriter,
+    check_video_suffix,
+)
 
 av = pytest.importorskip("av")
 
@@ -51,6 +57,19 @@ def test_writer_round_trip_keeps_frames_and_times(tmp_path: Path, name: str) -> 
         context = container.streams.video[0].codec_context
         assert (context.codec.name, context.pix_fmt, context.profile) == ("h264", "yuv420p", "High")
         assert container.streams.audio == ()
+
+
+@pytest.mark.parametrize(("size", "encoding"), [((1280, 720), ENCODING), ((1282, 720), LARGE_ENCODING)])
+def test_writer_encodes_large_frames_with_a_faster_preset(
+    tmp_path: Path, size: tuple[int, int], encoding: dict[str, str]
+) -> None:
+    width, height = size
+    path = write(tmp_path / "a.mp4", [np.zeros((height, width, 3), np.uint8)])
+    content = path.read_bytes()  # x264 writes its options into the first frame
+    options = content[content.index(b"x264 - core") :][:2000]
+    assert f" crf={encoding['crf']}.0 ".encode() in options
+    # in this, among others, the presets differ
+    assert (b" mbtree=0 " in options) == (encoding["preset"] == "superfast")
 
 
 def test_writer_single_frame_is_readable(tmp_path: Path) -> None:
