@@ -235,8 +235,7 @@ def render(results: Results) -> str:
         f" next start, without the import of the libraries. Iteration: median of {ITERATIONS} iterations of"
         " the config `quick` with one thread; epoch: the number of iterations times this duration. Memory:"
         " the peak of the anonymous memory of the process, while reading and while training; the"
-        " memory-mapped images are in the page cache, which the system shrinks when it needs the memory."
-        " Reading is measured beside other programs, so that its durations are upper bounds.",
+        " memory-mapped images are in the page cache, which the system shrinks when it needs the memory.",
         "## Prediction",
         f"JPEGs of 320 x 240 px with one face each, in tars of {PER_TAR:,}, predicted by the released"
         " ResNet18 with `predict FOLDER --engine local`: one Parquet file per tar.",

@@ -218,7 +218,7 @@ def render(results: Results) -> str:
         "## Shares",
         "Milliseconds of processor time per frame, in all threads, if each step runs alone.",
         markdown_table(["video", *steps], step_rows),
-        "x264 has as many threads as processors. Its own choice, 1.5 per processor, takes processors from"
+        "x264 uses as many threads as processors. Its own choice, 1.5 per processor, takes processors from"
         " tracking.",
         *_describe_encoders(results.get("encoders", {})),
     )

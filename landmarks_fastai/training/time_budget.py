@@ -2,8 +2,8 @@
 
 Nothing has to be predicted for the schedule: it depends on the fraction of the training time that has passed,
 so that it is complete when the time is over, however much the duration of an iteration changes on the way.
-Only the time after the last iteration is estimated: for validation, checkpoint and results. On a machine that
-becomes slower, the results take longer, too.
+Only the time after the last iteration is estimated: for validation, checkpoint and results. The estimate for
+the results is scaled up if iterations become slower.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from landmarks_fastai.utils.stopwatch import Stopwatch
 REPORTED_AFTER = 10
 """Number of iterations after which the plan is reported; their median duration is that of an iteration."""
 
-RECENT = 9
-"""Number of iterations whose median duration, compared with that of the first ones, is the slowdown."""
+RECENT, RECENT_SECONDS = 9, 5.0
+"""The slowdown compares the median duration of the last iterations, at least so many and of so many seconds,
+with that of the first ones."""
 
 PLOTS_SECONDS = 1.5
 """Time for the plots of a run, the scores and the model card, which hardly depends on the data."""
@@ -145,10 +146,23 @@ class TimeBudget(Callback):
         return median(self.steps) if self.steps else 0.0
 
     def slowdown(self) -> float:
-        """Return how many times as long the last iterations took as the first ones; at least 1."""
+        """Return the duration of recent iterations relative to that of the first ones, at least 1."""
         if self.first_steps is None:
             return 1.0
-        return max(1.0, median(list(self.steps)[-RECENT:]) / self.first_steps)
+        return max(1.0, median(self._recent_steps()) / self.first_steps)
+
+    def _has_recent_steps(self) -> bool:
+        enough = len(self.steps) >= RECENT and sum(self.steps) >= RECENT_SECONDS
+        return enough or len(self.steps) == self.steps.maxlen
+
+    def _recent_steps(self) -> list[float]:
+        """Return the last steps, as many as the slowdown needs, or all if there are fewer."""
+        recent: list[float] = []
+        for step in reversed(self.steps):
+            if len(recent) >= RECENT and sum(recent) >= RECENT_SECONDS:
+                break
+            recent.append(step)
+        return recent
 
     # --- the plan ------------------------------------------------------------------------------
 
@@ -220,7 +234,7 @@ class TimeBudget(Callback):
         now = self.stopwatch.elapsed()
         if self.last_step is not None:
             self.steps.append(now - self.last_step)
-            if self.first_steps is None and len(self.steps) == RECENT:
+            if self.first_steps is None and self._has_recent_steps():
                 self.first_steps = median(self.steps)
         self.last_step = now
 

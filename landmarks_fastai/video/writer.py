@@ -50,8 +50,8 @@ COPIED_AUDIO = {
 
 ENCODING = {"preset": "veryfast", "crf": "20"}
 LARGE_ENCODING = {"preset": "superfast", "crf": "23"}
-"""Options of x264, and those for frames of more than `LARGE_PIXELS`, where the encoder would need more time
-than all other steps together: the same quality in a larger file (benchmarks/video_speed.md)."""
+"""Options of x264, and those for frames of more than `LARGE_PIXELS`: with the first, encoding these would
+take longer than all other steps together. About the same PSNR (benchmarks/video_speed.md)."""
 
 LARGE_PIXELS = 1280 * 720
 

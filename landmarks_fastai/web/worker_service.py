@@ -24,8 +24,8 @@ class WorkerService:
     models, detector, limits
         See `LandmarkService`.
     folder
-        Folder for the temporary files of libraries, which the processes cannot delete when they are killed.
-        None: that of the system.
+        Folder for the temporary files of libraries, which a killed process leaves behind. None: that of the
+        system.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ def open_service(
 ) -> LandmarkService:
     """Return a service that has opened its first model, so that the first request does not wait for it.
 
-    It belongs to this process, whose temporary files are written to `folder` from now on.
+    Call it in the worker process only: it also sets the folder of the process's temporary files.
     """
     if folder is not None:
         tempfile.tempdir = str(folder)

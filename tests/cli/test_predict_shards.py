@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -199,7 +200,9 @@ def test_ray_gives_the_results_of_one_process(photos: Path, options: list[str], 
     pd.testing.assert_frame_equal(*rejected)
 
 
-@pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
-def test_missing_ray_names_the_extra(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_ray_names_the_extra(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
     assert run(["predict", str(photos), "--engine", "ray"]) == 2
     assert "pip install 'landmarks-fastai[ray]'" in capsys.readouterr().err

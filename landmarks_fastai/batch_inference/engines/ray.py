@@ -106,7 +106,8 @@ def import_ray() -> ModuleType:
             " 'landmarks-fastai[ray]', or use --engine local"
         ) from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    return ray  # type: ignore[no-any-return]
+    module: ModuleType = ray
+    return module
 
 
 def _results(ray: ModuleType, run: Run) -> Iterator[dict[str, Any]]:
