@@ -9,7 +9,6 @@ in time_budget.json is not measured again.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import pandas as pd
 from _common.arguments import BenchmarkParser
 from _common.markdown import markdown_page, markdown_table
 from _common.results import Measurement, ResultFiles, Results, run_missing
+from _common.versions import CHECKOUT
 
 from landmarks_fastai.utils.processors import available_processors
 
@@ -44,12 +44,11 @@ def measure(busy: int, seed: int) -> Results:
         run = Path(folder) / "run"
         options = ["--config", "quick", "--data", "synthetic", "--minutes", str(MINUTES), "--out", str(run)]
         options += ["--set", f"seed={seed}"]
-        root = Path(__file__).resolve().parents[1]
-        command = [sys.executable, str(root / "cli.py"), "train", *options]
+        command = [sys.executable, str(CHECKOUT / "cli.py"), "train", *options]
         timer.start()
         started = time.monotonic()
         try:
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ, cwd=folder)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
             seconds = time.monotonic() - started
         finally:
             timer.cancel()

@@ -32,6 +32,9 @@ from landmarks_fastai.utils.stopwatch import Stopwatch
 REPORTED_AFTER = 10
 """Number of iterations after which the plan is reported; their median duration is that of an iteration."""
 
+KEPT = 100
+"""Number of iterations whose durations are kept."""
+
 RECENT, RECENT_SECONDS = 9, 5.0
 """The slowdown compares the median duration of the last iterations, at least so many and of so many seconds,
 with that of the first ones."""
@@ -101,8 +104,8 @@ class TimeBudget(Callback):
     ) -> None:
         self.seconds, self.stopwatch, self.finishing, self.note = seconds, stopwatch, finishing, note
         self.spent = TimeSpent()
-        self.steps: deque[float] = deque(maxlen=100)
-        self.first_steps: float | None = None
+        self.steps: deque[float] = deque(maxlen=KEPT)
+        self.first_steps: list[float] = []
         self.reported_epochs: int | None = None
         self.saving_since: float | None = None
 
@@ -147,22 +150,14 @@ class TimeBudget(Callback):
 
     def slowdown(self) -> float:
         """Return the duration of recent iterations relative to that of the first ones, at least 1."""
-        if self.first_steps is None:
+        if not _are_enough(self.first_steps):
             return 1.0
-        return max(1.0, median(self._recent_steps()) / self.first_steps)
-
-    def _has_recent_steps(self) -> bool:
-        enough = len(self.steps) >= RECENT and sum(self.steps) >= RECENT_SECONDS
-        return enough or len(self.steps) == self.steps.maxlen
-
-    def _recent_steps(self) -> list[float]:
-        """Return the last steps, as many as the slowdown needs, or all if there are fewer."""
         recent: list[float] = []
         for step in reversed(self.steps):
-            if len(recent) >= RECENT and sum(recent) >= RECENT_SECONDS:
+            if _are_enough(recent):
                 break
             recent.append(step)
-        return recent
+        return max(1.0, median(recent) / median(self.first_steps))
 
     # --- the plan ------------------------------------------------------------------------------
 
@@ -234,8 +229,8 @@ class TimeBudget(Callback):
         now = self.stopwatch.elapsed()
         if self.last_step is not None:
             self.steps.append(now - self.last_step)
-            if self.first_steps is None and self._has_recent_steps():
-                self.first_steps = median(self.steps)
+            if not _are_enough(self.first_steps):
+                self.first_steps.append(now - self.last_step)
         self.last_step = now
 
     def _plan_epochs(self, at_least: int) -> None:
@@ -255,6 +250,11 @@ class TimeBudget(Callback):
             f" there is time for about {self.total_epochs():.1f} epochs; expected end at {end}, with"
             f" {rest:.0f} s for the last validation, the files and the evaluation"
         )
+
+
+def _are_enough(steps: list[float]) -> bool:
+    """Return whether the durations of some iterations are enough to estimate the slowdown."""
+    return len(steps) == KEPT or (len(steps) >= RECENT and sum(steps) >= RECENT_SECONDS)
 
 
 def new_time_budget(
