@@ -5,8 +5,9 @@
 
 Trains the default config on synthetic faces. In turn with some iterations of the training loop, the bare step
 is timed: forward pass, loss, backward pass and optimizer on a batch that is already on the device, of a copy
-of the network. Everything else (loading, augmentation, EMA, schedule, log) is what the loop adds. Writes
-training_speed.json and training_speed.md; what is in training_speed.json is not measured again.
+of the network. Everything else (loading, augmentation, EMA, schedule, log) is what the loop adds. The same is
+measured with a compiled network in the loop. Writes training_speed.json and training_speed.md; what is in
+training_speed.json is not measured again.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from landmarks_fastai.config.loading import load_config
 from landmarks_fastai.data.sources import load_dataset
 from landmarks_fastai.data.splits import split_dataset
 from landmarks_fastai.training.callbacks import find_callback
+from landmarks_fastai.training.compilation import CompileNetwork
 from landmarks_fastai.training.precision import Autocast
 from landmarks_fastai.training.reporting import EpochLog, SilentReporter
 
@@ -56,8 +58,11 @@ def bare_step(learn: Learner) -> Step:
     return step
 
 
-def measure(device: str, size: int, batch_size: int, iterations: int, threads: int) -> Results:
+def measure(
+    device: str, size: int, batch_size: int, iterations: int, threads: int, compiled: bool = False
+) -> Results:
     """Return the seconds per iteration of the loop and of the bare step in each round."""
+    torch.compiler.reset()  # otherwise, what was compiled for another size limits what is compiled now
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     options: dict[str, object] = {"source": "synthetic", "count": max(400, 2 * batch_size), "multiplier": 100}
@@ -68,8 +73,9 @@ def measure(device: str, size: int, batch_size: int, iterations: int, threads: i
     split = split_dataset(dataset, "random", 0.2, 0)
     learn = new_learner(config, dataset, split.train, split.valid)
     turns = TakeTurns(iterations, bare_step)
+    compilation = [CompileNetwork()] if compiled else []
     with learn.no_logging():
-        learn.fit(1, cbs=[EpochLog(SilentReporter()), turns])
+        learn.fit(1, cbs=[EpochLog(SilentReporter()), turns, *compilation])
     torch.set_num_threads(before)
     return turns.results()
 
@@ -78,7 +84,7 @@ def render(results: Results) -> str:
     """Return the page."""
     rows = []
     for name, row in results.items():
-        if name == "setting":
+        if name == "setting" or name.endswith(COMPILED):
             continue
         bare, loop = median(row["other"]), median(row["loop"])
         rows.append([*name.split(", "), f"{1000 * bare:,.0f}", f"{1000 * loop:,.0f}", f"{ratio(row):.3f}"])
@@ -87,17 +93,40 @@ def render(results: Results) -> str:
         "`python benchmarks/training_speed.py`: milliseconds of an iteration of the training loop (default"
         " config, synthetic faces), and of a bare step: forward pass, loss, backward pass and optimizer of"
         f" the same network on one batch. Medians of {ROUNDS} rounds, in which the two take turns;"
-        f" {results['setting']['machine']}.",
+        f" {results['setting']['machine']}. *Share*: the bare step divided by the loop, median over the"
+        " rounds, which can differ from the quotient of the medians.",
         markdown_table(["device", "input", "batch", "threads", "bare step, ms", "loop, ms", "share"], rows),
         f"The aim is a share of at least {LIMITS['cpu']} on a CPU, and of {LIMITS['cuda']} on a GPU, for"
         " which `--device cuda` measures 64 px with batches of 32 and 224 px with batches of 625. It has not"
         " been measured on a GPU yet.",
-        "For a GPU, augmentation, losses, EMA and label bias contain no operation that waits for it (checked"
+        "On a GPU, augmentation, losses, EMA and label bias do not synchronize with the device (checked"
         " by `tests/training/test_synchronization.py`): affine transforms are inverted in closed form,"
         " constants are copied to the device once, and the EMA is updated by `torch._foreach_lerp_`. One"
-        " wait per iteration is left: fastai's Recorder and the log read the loss.",
+        " synchronization per iteration is left: fastai's Recorder and the log read the loss.",
+        *_compiled_section(results),
     )
 
+
+def _compiled_section(results: Results) -> list[str]:
+    """Return the section about `training.compile`."""
+    rows = []
+    for name, row in results.items():
+        if name.endswith(COMPILED):
+            setting = name.removesuffix(COMPILED)
+            gain = ratio(row) / ratio(results[setting])
+            rows.append([*setting.split(", "), f"{ratio(row):.3f}", f"{gain:.2f}"])
+    if not rows:
+        return []
+    return [
+        "## torch.compile",
+        "With `training.compile=true`, the loop takes turns with the same bare step, which is not compiled."
+        " Its share may exceed 1. *Gain*: that share relative to the one above.",
+        markdown_table(["device", "input", "batch", "threads", "share", "gain"], rows),
+    ]
+
+
+COMPILED = ", compiled"
+"""End of the names of the results with a compiled network."""
 
 FILES = ResultFiles("training_speed", render)
 
@@ -111,9 +140,10 @@ def main() -> None:
     threads = options.threads if options.device == "cpu" else (torch.get_num_threads(),)
     measurements: list[Measurement] = [
         (
-            (f"{options.device}, {size} px, {batch_size}, {count}",),
-            partial(measure, options.device, size, batch_size, iterations, count),
+            (f"{options.device}, {size} px, {batch_size}, {count}{COMPILED if compiled else ''}",),
+            partial(measure, options.device, size, batch_size, iterations, count, compiled),
         )
+        for compiled in (False, True)
         for size, batch_size, iterations in SETTINGS[options.device]
         for count in threads
     ]

@@ -18,6 +18,10 @@ WORKER = (
     "a worker process died, most likely because memory ran out; use --workers 0 or a smaller --batch-size in"
     " training, or close other programs"
 )
+COMPILATION = (
+    "training.compile: torch.compile cannot compile the network here; set it to false (to resume a run, in"
+    " its config.yaml), or see with --debug what is missing"
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ EXPLANATIONS = (
     _explanation("RuntimeError", r"can't allocate memory|not enough memory|bad_alloc", MEMORY),
     _explanation("RuntimeError", r"DataLoader worker .*(exited|killed)|unable to open shared memory", WORKER),
     _explanation("BrokenProcessPool", "", WORKER),
+    _explanation("TorchDynamoException", "", COMPILATION),
+    _explanation("RuntimeError", r"torch\.compile is not supported", COMPILATION),
 )
 """The first that matches is used."""
 

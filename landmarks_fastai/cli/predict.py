@@ -125,8 +125,9 @@ def predict(
         Optional[Path],
         typer.Option(
             "--out",
-            help="Folder for the drawings and the landmarks. Default: predictions, or predictions-2, … if"
-            " that contains results; with --resume or --overwrite, the last of them.",
+            help="Folder for the drawings and the landmarks. Default: predictions (landmark-shards for"
+            " Parquet shards), or predictions-2, … if that contains results; with --resume or --overwrite,"
+            " the last of them.",
             metavar="FOLDER",
         ),
     ] = None,

@@ -41,7 +41,9 @@ def train(
     arch: Annotated[
         Optional[str], typer.Option("--arch", help="torchvision ResNet: resnet18, resnet34, resnet50 …")
     ] = None,
-    epochs: Annotated[Optional[int], typer.Option("--epochs", help="Number of epochs.")] = None,
+    epochs: Annotated[
+        Optional[int], typer.Option("--epochs", help="Number of epochs; replaces a time limit.")
+    ] = None,
     minutes: Annotated[
         Optional[float],
         typer.Option(
@@ -142,7 +144,9 @@ def train(
         "training.device": device,
         "training.workers": workers,
     }
-    overrides = {key: value for key, value in options.items() if value is not None}
+    overrides: dict[str, object] = {key: value for key, value in options.items() if value is not None}
+    if epochs is not None:
+        overrides["training.minutes"] = None  # of a config with a time limit
     if resume is not None:
         if any((overrides, settings, out, overwrite, find_lr, config_name != DEFAULT_CONFIG)):
             raise UserError("--resume uses the config of the run and takes no other option")

@@ -366,7 +366,7 @@ class TrainingLoopConfig(Options):
         description="time for the whole run, from reading the data to the results; the schedule and the"
         " number of epochs are fitted to it, and `epochs` has no effect",
     )
-    batch_size: int = Field(32, ge=1, description="rows per iteration")
+    batch_size: int = Field(32, ge=1, description="rows per iteration, of all processes together")
     loss: LossConfig = Field(LaplaceConfig(), description="loss function")
     optimizer: OptimizerConfig = Field(AdamWConfig(), description="optimizer")
     schedule: ScheduleConfig = Field(FlatCosConfig(), description="learning rate schedule")
@@ -377,9 +377,16 @@ class TrainingLoopConfig(Options):
         description="decay of the EMA of the weights, which is evaluated and saved; 0 disables it",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast if the device supports bf16 in hardware, else fp32"
+        "auto",
+        description="auto: bf16 autocast if the device supports bf16 in hardware, else fp32; bf16 is very"
+        " slow where it is emulated",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    compile: bool = Field(
+        False,
+        description="compile the network with torch.compile; delays the first iteration and needs a C++"
+        " compiler on a CPU, Triton on a GPU; cannot be combined with `minutes` or several processes",
+    )
     reproducible: bool = Field(
         True,
         description="on a GPU, use only algorithms that give the same result in each run; false lets cuDNN"
@@ -388,8 +395,8 @@ class TrainingLoopConfig(Options):
     threads: int | None = Field(
         None,
         ge=1,
-        description="number of threads that compute on a CPU; if unset, as many as there are processors,"
-        " fewer where measurements show that this is faster",
+        description="number of CPU threads; if unset, one per available processor, or fewer if measurements"
+        " show that this is faster (not measured with `compile`)",
     )
     workers: int = Field(
         0, ge=0, description="number of data loading processes; 0 loads in the training process"
@@ -404,6 +411,15 @@ class TrainingLoopConfig(Options):
     wandb: str | None = Field(
         None, description="log to this Weights & Biases project (needs the package wandb)"
     )
+
+    @model_validator(mode="after")
+    def _check_time(self) -> TrainingLoopConfig:
+        if self.compile and self.minutes is not None:
+            raise ValueError(
+                "minutes cannot be used with compile, because the compilation would take the time of the"
+                " first part of the schedule; remove one of them"
+            )
+        return self
 
 
 class TrainConfig(Options):

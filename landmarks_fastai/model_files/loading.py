@@ -99,7 +99,9 @@ def open_model(
             f"{path}: a .pkl can execute arbitrary code when opened; use the {MODEL_NAME} next to it, or pass"
             " --trust-pickle if you trust its author"
         )
-    raise UserError(f"{path}: not a landmarks-fastai model; supported are .safetensors, .onnx and .pkl files")
+    raise UserError(
+        f"{path}: not a landmarks-fastai model; supported are .safetensors, .onnx, .xml and .pkl files"
+    )
 
 
 def _open_in_torch(path: Path) -> LoadedModel:

@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from landmarks_fastai.errors import UserError
 from landmarks_fastai.utils.text import quote, suggest
 
-is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-"""Return True while torch.export traces a network; torch 2.6 has only the more general function."""
-
 
 class ResNetStages(nn.Sequential):
     """A ResNet without its pooling and classifier, whose forward returns its four stages.
@@ -23,7 +20,7 @@ class ResNetStages(nn.Sequential):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map (B, C, S, S) images to the four stages, of sides S/4, S/8, S/16 and S/32."""
-        if not is_exporting():  # torch.export cannot trace it
+        if not torch.compiler.is_compiling():  # neither torch.compile nor torch.export can trace it
             x = x.as_subclass(Tensor)  # operations on fastai's TensorImage with plain tensors raise TypeError
         stages = []
         for index, layer in enumerate(self):

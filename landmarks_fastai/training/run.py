@@ -24,6 +24,7 @@ from landmarks_fastai.training.checkpoint import (
     place_of,
     read_tensors,
 )
+from landmarks_fastai.training.compilation import new_compilation
 from landmarks_fastai.training.dataloaders import protocol_notes, worker_notes
 from landmarks_fastai.training.distributed import (
     Processes,
@@ -278,7 +279,7 @@ def _train(
     run: TrainingRun, reporter: Reporter, stopwatch: Stopwatch, checkpoint: dict[str, Any] | None = None
 ) -> TrainResult:
     """Fit, from a checkpoint if there is one, then evaluate and save the best weights."""
-    log, callbacks = EpochLog(reporter), _time_budget(run, reporter, stopwatch, checkpoint is not None)
+    log, callbacks = EpochLog(reporter), _optional_callbacks(run, reporter, stopwatch, checkpoint is not None)
     loggers: AbstractContextManager[list[Callback]] = nullcontext([])
     if run.processes.is_main:
         loggers = open_loggers(run.config, run.folder)
@@ -295,12 +296,17 @@ def _train(
     return TrainResult(folder, report, interrupted, len(log.rows))
 
 
-def _time_budget(run: TrainingRun, reporter: Reporter, stopwatch: Stopwatch, resumed: bool) -> list[Callback]:
-    """Return the callback of a run whose time is limited; nothing for others."""
-    minutes = run.config.training.minutes
-    if minutes is None:
-        return []
-    return [new_time_budget(minutes, run.learner, stopwatch, reporter.note, resumed)]
+def _optional_callbacks(
+    run: TrainingRun, reporter: Reporter, stopwatch: Stopwatch, resumed: bool
+) -> list[Callback]:
+    """Return the callbacks for a limited time and for compilation, if the config asks for them."""
+    options = run.config.training
+    callbacks: list[Callback] = []
+    if options.minutes is not None:
+        callbacks.append(new_time_budget(options.minutes, run.learner, stopwatch, reporter.note, resumed))
+    if options.compile:
+        callbacks.append(new_compilation(reporter.note))
+    return callbacks
 
 
 def _finish(run: TrainingRun, log: EpochLog) -> tuple[Path, Report]:
@@ -351,7 +357,8 @@ def _fit(
         stop = parallel.agreed
     callbacks.append(StopOnInterrupt(stop))
     if learn.dls.device.type == "cpu":
-        callbacks.append(ChooseThreads(options.threads, log.reporter.note))
+        # a compiled network is compiled anew for each number of threads, so none is tried
+        callbacks.append(ChooseThreads(options.threads, log.reporter.note, chooses=not options.compile))
     start = 0 if checkpoint is None else checkpoint["epoch"]
     epochs = options.epochs if options.minutes is None else start + 1  # the time budget finds out how many
     if checkpoint is not None:

@@ -65,7 +65,9 @@ class ChooseThreads(Callback):
     Parameters
     ----------
     fixed
-        The number of threads; None to choose it.
+        The number of threads; None for that of the checkpoint, or else to choose it.
+    chooses
+        Whether the number is chosen by measurement, if it is not fixed; without, all processors are used.
     note
         Receives a line when fewer threads than possible are used, or their number changes.
     measure
@@ -86,10 +88,11 @@ class ChooseThreads(Callback):
         self,
         fixed: int | None,
         note: Callable[[str], None],
+        chooses: bool = True,
         measure: Callable[[Learner, int], float] | None = None,
         stopwatch: Stopwatch | None = None,
     ) -> None:
-        self.fixed, self.note = fixed, note
+        self.fixed, self.note, self.chooses = fixed, note, chooses and fixed is None
         self.measure, self.stopwatch = measure or step_seconds, stopwatch or Stopwatch()
         self.count: int | None = fixed
         self.restored: int | None = None
@@ -116,12 +119,13 @@ class ChooseThreads(Callback):
                 )
         else:
             self._set(self.most)
-            self._choose()
+            if self.chooses:
+                self._choose()
 
     def before_epoch(self) -> None:
         """Try more threads, if fewer are used and the measurement takes a small share of the time."""
         self.last_step = None
-        if self.fixed is not None or self.count == self.most or not self.epoch:
+        if not self.chooses or self.count == self.most or not self.epoch:
             return
         if self.stopwatch.elapsed() - self.chosen_at > self.choice_seconds / MAX_SHARE:
             self._choose()
@@ -137,7 +141,7 @@ class ChooseThreads(Callback):
 
     def _has_become_slow(self) -> bool:
         """Compare the last iterations with the first ones after the number of threads was chosen."""
-        if self.fixed is not None or self.most == 1 or len(self.steps) < WINDOW:
+        if not self.chooses or self.most == 1 or len(self.steps) < WINDOW:
             return False
         if self.usual is None:
             self.usual = median(self.steps)

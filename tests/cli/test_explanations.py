@@ -8,9 +8,10 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from landmarks_fastai.cli.app import MAX_MESSAGE, run
-from landmarks_fastai.cli.explanations import GPU_MEMORY, MEMORY, WORKER, explain_foreign_error
+from landmarks_fastai.cli.explanations import COMPILATION, GPU_MEMORY, MEMORY, WORKER, explain_foreign_error
 from landmarks_fastai.errors import UserError
 
 
@@ -64,6 +65,8 @@ def error_of_killed_worker() -> BaseException:
         (lambda: OSError(errno.ENOMEM, "Cannot allocate memory"), MEMORY),
         (error_of_killed_worker, WORKER),
         (lambda: BrokenProcessPool("A process in the process pool was terminated abruptly"), WORKER),
+        (lambda: TorchDynamoException("no C++ compiler"), COMPILATION),
+        (lambda: RuntimeError("torch.compile is not supported on Python 3.15+"), COMPILATION),
         (lambda: OSError(errno.EACCES, "Permission denied", "a.txt"), "a.txt: Permission denied"),
         (lambda: OSError("broken"), "broken"),
         (lambda: RuntimeError("shapes do not match"), None),

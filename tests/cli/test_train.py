@@ -142,6 +142,14 @@ def test_minutes_are_passed_to_config_and_exclude_epochs(calls: RecordedCalls) -
     assert len(calls.trained) == 1
 
 
+def test_epochs_replace_time_limit_of_config(calls: RecordedCalls, tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("training:\n  minutes: 5\n  epochs: 9\n")
+    run(["train", "--config", str(config)])
+    run(["train", "--config", str(config), "--epochs", "3"])
+    assert [(run[0].training.minutes, run[0].training.epochs) for run in calls.trained] == [(5, 9), (None, 3)]
+
+
 def test_train_names_run_folder_after_config(calls: RecordedCalls, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("seed: 3\n")
     for folder in ("quick", "quick-2"):

@@ -40,8 +40,8 @@ class Machine:
         self.notes: list[str] = []
         self.chooser = self.new_chooser()
 
-    def new_chooser(self, fixed: int | None = None) -> ChooseThreads:
-        chooser = ChooseThreads(fixed, self.notes.append, self.measure, Stopwatch(lambda: self.now))
+    def new_chooser(self, fixed: int | None = None, chooses: bool = True) -> ChooseThreads:
+        chooser = ChooseThreads(fixed, self.notes.append, chooses, self.measure, Stopwatch(lambda: self.now))
         chooser.learn = SimpleNamespace(epoch=0)
         return chooser
 
@@ -131,9 +131,20 @@ def test_fixed_number_is_never_measured() -> None:
     assert (machine.chooser.count, torch.get_num_threads(), machine.measured) == (2, 2, [])
 
 
-@pytest.mark.parametrize(("saved", "expected"), [(2, 2), (8, 4)])
-def test_restored_number_is_kept_up_to_the_processors(saved: int, expected: int) -> None:
+def test_number_that_is_not_chosen_is_that_of_the_processors() -> None:
     machine = Machine(BUSY)
+    machine.chooser = machine.new_chooser(chooses=False)
+    machine.begin()
+    machine.train(3 * WINDOW)
+    machine.begin_epoch(1)
+    assert (machine.chooser.count, torch.get_num_threads(), machine.measured) == (4, 4, [])
+
+
+@pytest.mark.parametrize("chooses", [True, False])
+@pytest.mark.parametrize(("saved", "expected"), [(2, 2), (8, 4)])
+def test_restored_number_is_kept_up_to_the_processors(saved: int, expected: int, chooses: bool) -> None:
+    machine = Machine(BUSY)
+    machine.chooser = machine.new_chooser(chooses=chooses)
     machine.chooser.restore(saved)
     machine.begin()
     assert (machine.chooser.count, machine.measured) == (expected, [])
