@@ -166,7 +166,7 @@ def rate_of(results: Results, busy: int, kind: str) -> float:
     return float(median(row["rate"] for row in results[f"beside {busy}"][kind]))
 
 
-def loss_of(results: Results, busy: int, task: str, version: str) -> float:
+def slowdown_of(results: Results, busy: int, task: str, version: str) -> float:
     """Return how many times lower the rate is than the fair share of the best rate on the idle machine."""
     processors = int(results["setting"]["processors"])
     idle = max(rate_of(results, 0, f"{task} {name}") for name in ("before", "after"))
@@ -185,11 +185,11 @@ def render(results: Results) -> str:
             for version in ("before", "after"):
                 kind = f"{task} {version}"
                 rate = rate_of(results, busy, kind)
-                cells += [f"{rate:,.0f}", f"{loss_of(results, busy, task, version):.2f}"]
+                cells += [f"{rate:,.0f}", f"{slowdown_of(results, busy, task, version):.2f}"]
             used = [row["threads"] for row in results[f"beside {busy}"][f"{task} after"]]
             rows.append([*cells, ", ".join(str(count) for count in sorted(set(used)))])
-    losses = [
-        loss_of(results, busy, task, "after")
+    slowdowns = [
+        slowdown_of(results, busy, task, "after")
         for task in SECONDS
         for busy in BUSY
         if f"beside {busy}" in results
@@ -199,14 +199,23 @@ def render(results: Results) -> str:
         "Training and prediction on a loaded machine",
         "`python benchmarks/loaded.py`: images per second of training (64 px, batches of 32, default config)"
         f" and of prediction (one crop at a time, ONNX Runtime) on {processors} processors, beside processes"
-        f" that compute without end. Medians of {ROUNDS} rounds, in which the four processes that are"
+        f" that compute all the time. Medians of {ROUNDS} rounds, in which the four processes that are"
         " compared take turns.",
-        f"*Loss* is how many times lower the rate is than the fair share, {processors} / ({processors} + n)"
-        " of the best rate on the idle machine beside n processes: every thread has the same claim, and"
-        f" there are {processors} of ours. The largest loss of the default is {max(losses):.2f}; the aim is"
-        f" at most {LIMIT}.",
+        "*Slowdown*: the fair share divided by the measured rate; below 1, the rate is higher than the fair"
+        f" share. Beside n busy processes, the fair share is {processors} / ({processors} + n) of the best"
+        f" rate on the idle machine, because each of our {processors} threads has the same claim as each"
+        " process."
+        f" The largest slowdown of the default is {max(slowdowns):.2f}; the aim is at most {LIMIT}.",
         markdown_table(
-            ["task", "busy processes", "before: images/s", "loss", "default: images/s", "loss", "threads"],
+            [
+                "task",
+                "busy processes",
+                "before: images/s",
+                "slowdown",
+                "default: images/s",
+                "slowdown",
+                "threads",
+            ],
             rows,
         ),
         "*Before*: as many threads as processors, which spin while they wait, as torch's OpenMP and ONNX"

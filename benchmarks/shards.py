@@ -177,7 +177,8 @@ def _plan(rate: float, kilobytes: float) -> str:
     return "\n\n".join(
         [
             f"With the rate of one processor, r = {rate:.1f} images per second, the part of the shards that"
-            f" are predicted twice, l = {LOST:.0%} (assumed), and an efficiency of e = 0.85:",
+            f" are predicted twice, l = {LOST:.0%} (assumed), and an efficiency of e = 0.85"
+            " (assumed for any number of workers):",
             "    hours = 100,000,000 x (1 + l) / (r x e x processors x 3,600)\n"
             f"    cost  = hours x processors x {PRICE} USD",
             markdown_table(["processors", "duration", "cost"], rows),
