@@ -2,34 +2,25 @@
 
     python benchmarks/original_loop.py
 
-The original loop reads one image after the other through PIL in a torch Dataset and DataLoader, augments it
-with torchvision, and trains a ResNet18 with a Lin-ReLU-Lin head by AdamW with the L1 loss and CyclicLR. Ours
-uses the config original-resnet18. Both take turns on synthetic faces, with the same input and batch size.
-Writes original_loop.json and original_loop.md; what is in original_loop.json is not measured again.
+The original loop is that of _common/original_loop.py; ours uses the config original-resnet18. Both take turns
+on synthetic faces, with the same input and batch size. Writes original_loop.json and original_loop.md; what
+is in original_loop.json is not measured again.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-import random
 from functools import partial
 from statistics import median
 
-import numpy as np
 import torch
 from _common.arguments import BenchmarkParser
 from _common.machine import describe_machine
 from _common.markdown import markdown_page, markdown_table
+from _common.original_loop import OriginalLoop
 from _common.results import Measurement, ResultFiles, Results, run_missing
 from _common.step_times import ROUNDS, Step, TakeTurns, ratio
 from _common.training import new_learner
 from fastai.learner import Learner
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
-from torchvision.models import resnet18
 
 from landmarks_fastai.config.loading import load_config
 from landmarks_fastai.data.dataset import LandmarkDataset
@@ -43,59 +34,9 @@ SETTINGS = ((64, 32, 2), (96, 32, 1), (224, 8, 1))
 LIMIT = 2.2
 
 
-class FaceDataset(Dataset[tuple[Tensor, Tensor]]):
-    """The rows of a data set, augmented one at a time."""
-
-    def __init__(self, dataset: LandmarkDataset, size: int) -> None:
-        self.images, self.points, self.size = dataset.images, dataset.points, size
-        self.jitter = transforms.ColorJitter(0.3, 0.3, 0.3, 0.3)
-        self.erase = transforms.RandomErasing(1.0, (0.01, 0.02))
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.points)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        """Return the image of a row, and its points as fractions of the side."""
-        pixels, points = self.images[row : row + 1][0, ..., 0], self.points[row].copy()
-        image = Image.fromarray(pixels).convert("RGB")
-        image = self.jitter(image)
-        image = transforms.functional.adjust_sharpness(image, random.uniform(0, 2))
-        scale = self.size / image.width
-        image, points = image.resize((self.size, self.size), Image.Resampling.BILINEAR), points * scale
-        angle, middle = random.uniform(-180, 180), (self.size - 1) / 2
-        image = image.rotate(angle, Image.Resampling.BILINEAR)
-        cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        x, y = (points - middle).T
-        points = np.stack([cos * x + sin * y, cos * y - sin * x], 1) + middle
-        tensor = self.erase(transforms.functional.to_tensor(image))
-        normalized = transforms.functional.normalize(tensor, [0.5] * 3, [0.25] * 3)
-        return normalized, torch.from_numpy(points / self.size).float().flatten()
-
-
 def original_step(size: int, batch_size: int, dataset: LandmarkDataset, learn: Learner) -> Step:
     """Return a step of the original loop."""
-    loader = DataLoader(FaceDataset(dataset, size), batch_size, shuffle=True, drop_last=True)
-    batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    network = resnet18(weights=None)
-    network.fc = nn.Sequential(nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 2 * dataset.points.shape[1]))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    scheduler = torch.optim.lr_scheduler.CyclicLR(
-        optimizer, 1e-4, 0.012, 2000, mode="exp_range", gamma=0.99995, cycle_momentum=False
-    )
-    loss_function, device = nn.L1Loss(), learn.dls.device
-    network.to(device)
-
-    def step() -> None:
-        images, labels = next(batches)
-        optimizer.zero_grad()
-        loss = loss_function(network(images.to(device)), labels.to(device))
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        loss.item()
-
-    return step
+    return OriginalLoop(dataset, size, batch_size, learn.dls.device)
 
 
 def measure(device: str, size: int, batch_size: int, iterations: int) -> Results:
@@ -136,9 +77,9 @@ def render(results: Results) -> str:
         " (images through PIL one at a time, augmented by torchvision, ResNet18 with the Lin-ReLU-Lin head,"
         " L1 loss, AdamW, CyclicLR) and of ours with the config `original-resnet18`, with the same input and"
         f" batch size, on synthetic faces. Medians of {ROUNDS} rounds, in which the two take turns;"
-        f" {results['setting']['machine']}.",
+        f" {results['setting']['machine']}. *Times as fast*: median of the ratios in the rounds.",
         markdown_table(["device", "input", "batch", "original, ms", "ours, ms", "times as fast"], rows),
-        f"The aim of {LIMIT} holds for a CPU with AVX512-BF16 or AMX, on which ours computes in bfloat16;"
+        f"The aim of {LIMIT} applies to a CPU with AVX512-BF16 or AMX, on which ours computes in bfloat16;"
         " this one has neither, so both compute in float32, and the convolutions, which are the same, take"
         " most of the time. It has not been measured on such a CPU, nor on a GPU (`--device cuda`).",
     )

@@ -1,10 +1,12 @@
-"""Measure how many frames per second `video` reaches, and the share of each step.
+r"""Measure how many frames per second `video` reaches, and the share of each step.
 
-    python benchmarks/video_speed.py --source CLIP --model resnet18.onnx --before CHECKOUT
+    python benchmarks/video_speed.py --source CLIP --model resnet18.onnx --int8 resnet18-int8.onnx \
+        --before CHECKOUT
 
 Copies the frames of CLIP, a video of one face, into frames of 640 x 360 and 1920 x 1080 pixels, with one and
 with five faces. Annotates these videos in fresh processes, with this package and with that in CHECKOUT, an
-earlier version, in alternation, and times each step alone. Writes video_speed.json, video_speed.md.
+earlier version, in alternation, and times each step alone. `--int8` is a quantized model (`export --precision
+int8`). Writes video_speed.json, video_speed.md.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
 from itertools import islice, product
@@ -43,7 +45,7 @@ TIME_BASE = Fraction(1, 12800)
 FRAMES, STEP_FRAMES = 100, 50
 REPETITIONS = 8
 RUNS = 5
-BEFORE, NOW = "before", "now"
+BEFORE, NOW, INT8 = "before", "now", "landmarks in INT8"
 
 ANNOTATE = """
 import json, sys, time
@@ -92,13 +94,14 @@ def write_clip(source: Path, path: Path, size: tuple[int, int], faces: int, repe
                     writer.write(compose(frame.image, size, faces), (repetition * FRAMES + index) / FPS)
 
 
-def measure_rates(clip: Path, model: Path, before: Path | None, out: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the results of each version and run."""
-    results: dict[str, list[dict[str, Any]]] = {}
+def measure_rates(
+    clip: Path, contenders: Mapping[str, tuple[Path, Path]], out: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the results of each run; a contender is a folder with the package, and a model."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for _ in range(RUNS):
-        for name, checkout in ((BEFORE, before), (NOW, CHECKOUT)):
-            if checkout is not None:
-                results.setdefault(name, []).append(run_version(checkout, ANNOTATE, clip, model, out))
+        for name, (checkout, model) in contenders.items():
+            results[name].append(run_version(checkout, ANNOTATE, clip, model, out))
     print(
         clip.stem, {name: [round(run["rate"]) for run in runs] for name, runs in results.items()}, flush=True
     )
@@ -199,7 +202,10 @@ def render(results: Results) -> str:
         )
     versions = next(iter(clips.values()))["rates"]
     steps = next(iter(clips.values()))["steps"]
-    heads = [*(f"frames per second, {name}" for name in versions), *(["ratio"] if BEFORE in versions else [])]
+    heads = [
+        *(f"frames per second, {name}" for name in versions),
+        *([f"{NOW} / {BEFORE}"] if BEFORE in versions else []),
+    ]
     long = results.get("long")
     length = ""
     if long:
@@ -212,8 +218,8 @@ def render(results: Results) -> str:
         f"`python benchmarks/video_speed.py`: videos of {FRAMES} frames with one or five faces;"
         f" {setting['machine']}, {setting['cores']} cores, {setting['model']}, detector CenterFace."
         f" Medians of {RUNS} runs in alternation (minimum, maximum), without the start of the process."
-        f" Before: {setting['before']}.",
-        markdown_table(["video", *heads, "MiB"], rate_rows),
+        f" Before: {setting['before']}. {NOW} / {BEFORE}: median of the ratios in the rounds.",
+        markdown_table(["video", *heads, f"MiB, {NOW}"], rate_rows),
         length,
         "## Shares",
         "Milliseconds of processor time per frame, in all threads, if each step runs alone.",
@@ -248,6 +254,7 @@ def main() -> None:
     parser.add_argument(
         "--model", required=True, type=Path, help="an .onnx file, which every version can open"
     )
+    parser.add_argument("--int8", type=Path, help="the same model in INT8")
     parser.add_argument("--before", type=Path, help="checkout of an earlier version")
     parser.add_argument("--before-name", default="an earlier version", help="its description in the page")
     options, files = parser.parse()
@@ -259,11 +266,18 @@ def main() -> None:
         "before": options.before_name,
     }
 
+    contenders: dict[str, tuple[Path, Path]] = {}
+    if options.before is not None:
+        contenders[BEFORE] = options.before, model
+    contenders[NOW] = CHECKOUT, model
+    if options.int8 is not None:
+        contenders[INT8] = CHECKOUT, options.int8.resolve()
+
     def measure(size: tuple[int, int], faces: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             clip, out = Path(folder, "clip.mp4"), Path(folder, "out.mp4")
             write_clip(source, clip, size, faces)
-            rates = measure_rates(clip, model, options.before, out)
+            rates = measure_rates(clip, contenders, out)
             return {"rates": rates, "steps": measure_steps(clip, model, out)}
 
     def measure_long() -> dict[str, Any]:
