@@ -10,7 +10,7 @@ LOWEST = .venv-lowest
 BIN = $(VENV)/bin
 READY = $(VENV)/ready
 
-.PHONY: demo docs test coverage test-lowest fuzz lint screen clean
+.PHONY: demo docs test coverage test-lowest fuzz gpu lint screen clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,12 @@ coverage: $(READY)
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# what is still to be measured on a GPU: training beside the bare step, also compiled, and beside the original loop
+gpu: $(READY)
+	mkdir -p runs/gpu
+	$(BIN)/python benchmarks/training_speed.py --device cuda --out runs/gpu
+	$(BIN)/python benchmarks/original_loop.py --device cuda --out runs/gpu
 
 lint: $(READY)
 	$(BIN)/ruff check .
