@@ -11,7 +11,6 @@ training_curves.json is not measured again.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -26,8 +25,8 @@ from _common.data import Indices, hold_out, load_with_groups
 from _common.machine import describe_machine
 from _common.markdown import markdown_page, markdown_table, mean_and_std
 from _common.original_loop import OriginalLoop
-from _common.results import BENCHMARKS, Measurement, ResultFiles, Results, run_missing
-from _common.training import evaluate_rows, new_learner
+from _common.results import Measurement, ResultFiles, Results, run_missing
+from _common.training import evaluate_rows, new_learner, predictor_of
 from fastai.callback.core import Callback, CancelFitException
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
@@ -35,11 +34,6 @@ from fastai.torch_core import set_seed
 from landmarks_fastai.config.loading import load_config
 from landmarks_fastai.data.dataset import LandmarkDataset
 from landmarks_fastai.evaluation.metrics import rmse
-from landmarks_fastai.inference.backends import torch_backend
-from landmarks_fastai.inference.predictor import Predictor
-from landmarks_fastai.model_files.header import ModelHeader
-from landmarks_fastai.training.ema import evaluated_weights
-from landmarks_fastai.training.learner import get_augmentation
 from landmarks_fastai.visualization.figures import new_figure, style_axes
 from landmarks_fastai.visualization.saving import save_png
 from landmarks_fastai.visualization.style import STYLE
@@ -111,15 +105,6 @@ class DrawCurve(Callback):
         """Count the iteration."""
         if not self.curve.step():
             raise CancelFitException
-
-
-def predictor_of(learn: Learner) -> Predictor:
-    """Return a predictor with the weights that validation would use now."""
-    network = copy.deepcopy(learn.model)
-    network.load_state_dict(evaluated_weights(learn))
-    label_bias = get_augmentation(learn.dls).label_bias
-    header = ModelHeader.from_dict({**learn.header, "label_bias": label_bias}, BENCHMARKS)
-    return Predictor(header, torch_backend(network.cpu().eval(), header, "cpu"))
 
 
 @dataclass(frozen=True)

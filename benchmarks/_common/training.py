@@ -5,6 +5,8 @@ The last weights are evaluated: no epoch is selected on the rows that the model 
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from fastai.learner import Learner
@@ -77,8 +79,14 @@ def train_on(config: TrainConfig, dataset: LandmarkDataset, train: Indices, vali
     learn = new_learner(config, dataset, train, valid[:MONITORED])
     with learn.no_logging():
         learn.fit(config.training.epochs, cbs=[EpochLog(PrintReporter())])
-    learn.model.load_state_dict(evaluated_weights(learn))
-    network = learn.model.cpu().eval().to(memory_format=torch.contiguous_format)
+    return predictor_of(learn)
+
+
+def predictor_of(learn: Learner) -> Predictor:
+    """Return a predictor with a copy of the weights that validation would use now."""
+    network = copy.deepcopy(learn.model)
+    network.load_state_dict(evaluated_weights(learn))
+    network = network.cpu().eval().to(memory_format=torch.contiguous_format)
     label_bias = get_augmentation(learn.dls).label_bias
     header = ModelHeader.from_dict({**learn.header, "label_bias": label_bias}, BENCHMARKS)
     return Predictor(header, torch_backend(network, header, "cpu"))

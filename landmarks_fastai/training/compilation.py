@@ -20,7 +20,7 @@ class CompileNetwork(Callback):
     run_valid = False
 
     def before_fit(self) -> None:
-        """Prepare both; input of another shape is compiled anew instead of for all shapes."""
+        """Prepare both; they are recompiled for input of another shape, instead of once for all shapes."""
         for part in self._parts():
             part.compile(dynamic=False)
         self.compiled = [part._compiled_call_impl for part in self._parts()]

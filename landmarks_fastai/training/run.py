@@ -357,7 +357,7 @@ def _fit(
         stop = parallel.agreed
     callbacks.append(StopOnInterrupt(stop))
     if learn.dls.device.type == "cpu":
-        # a compiled network is compiled anew for each number of threads, so none is tried
+        # torch recompiles the network for each number of threads, so other numbers are not tried
         callbacks.append(ChooseThreads(options.threads, log.reporter.note, chooses=not options.compile))
     start = 0 if checkpoint is None else checkpoint["epoch"]
     epochs = options.epochs if options.minutes is None else start + 1  # the time budget finds out how many

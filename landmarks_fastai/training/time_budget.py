@@ -228,9 +228,10 @@ class TimeBudget(Callback):
         """Add the duration of the last iteration, which includes loading the batch."""
         now = self.stopwatch.elapsed()
         if self.last_step is not None:
-            self.steps.append(now - self.last_step)
+            step = now - self.last_step
+            self.steps.append(step)
             if not _are_enough(self.first_steps):
-                self.first_steps.append(now - self.last_step)
+                self.first_steps.append(step)
         self.last_step = now
 
     def _plan_epochs(self, at_least: int) -> None:
